@@ -1,0 +1,106 @@
+//! Who may do what.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, PrincipalName, Result};
+
+/// Who acts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Principal {
+    /// The name, which releases and events show.
+    pub name: PrincipalName,
+}
+
+impl Principal {
+    /// Somebody of this name.
+    pub fn new(name: PrincipalName) -> Self {
+        Self { name }
+    }
+
+    /// The platform itself.
+    ///
+    /// # Panics
+    /// Never: the name is a constant.
+    pub fn platform() -> Self {
+        Self::new(PrincipalName::new("platform").expect("a constant"))
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+/// What somebody shows to prove who they are. Debug shows no secret.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Credentials {
+    /// A user name, which may mean nothing, and a password or token.
+    Basic {
+        /// The user name.
+        user: String,
+        /// The password or token.
+        password: String,
+    },
+    /// A token.
+    Bearer(String),
+}
+
+impl Credentials {
+    /// The secret part.
+    pub fn secret(&self) -> &str {
+        match self {
+            Self::Basic { password, .. } => password,
+            Self::Bearer(token) => token,
+        }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Basic { .. } => "Basic([redacted])",
+            Self::Bearer(_) => "Bearer([redacted])",
+        })
+    }
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Action {
+    /// See an app: releases, instances, logs.
+    Read,
+    /// Change what runs: deploy, roll back, scale, configure, add-ons, cancel.
+    Deploy,
+    /// Make an app of this name.
+    Create,
+    /// Destroy it.
+    Destroy,
+}
+
+/// Decides who may do what.
+#[async_trait]
+pub trait Access: fmt::Debug + Send + Sync + 'static {
+    /// Who shows these credentials.
+    ///
+    /// # Behavior
+    /// - Takes the same time whether the secret is nearly right or not at all.
+    ///
+    /// # Errors
+    /// `unauthorized`.
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Principal>;
+
+    /// Whether `principal` may do this to this app, which may not be there yet.
+    ///
+    /// # Errors
+    /// `forbidden`, or `not_found` where the app's being there is nobody's business.
+    async fn authorize(&self, principal: &Principal, action: Action, app: &AppName) -> Result<()>;
+}
+
+const _: fn(&dyn Access) = |_| {};

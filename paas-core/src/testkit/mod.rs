@@ -1,0 +1,11 @@
+//! What an implementer needs to know that theirs is right: one conformance suite per trait, fakes that count
+//! their effects, a store that cuts the power, a clock of one's own.
+
+pub mod addon;
+pub mod blobs;
+pub mod builder;
+pub mod logs;
+pub mod router;
+pub mod runtime;
+pub mod source;
+pub mod store;
