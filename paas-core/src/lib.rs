@@ -19,6 +19,7 @@ mod name;
 mod router;
 mod runtime;
 mod source;
+pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
@@ -48,3 +49,4 @@ pub use runtime::{
     RuntimeEvent, Size,
 };
 pub use source::{Checkout, Revision, Source, SourceRef};
+pub use store::Store;
