@@ -4,6 +4,9 @@
 //! The engine owns the meaning, the store owns the guarantees; so a store is small, all stores can be
 //! compared with each other, and no logic is written twice.
 
+mod memory;
+mod rules;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +14,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use self::memory::MemoryStore;
 use crate::{KindName, OwnerId, Result, TurnId, WorkflowId};
 
 /// What kinds of rows there are. A row's key is unique within its table.
@@ -414,6 +418,9 @@ pub fn turn_lease(subject: &str) -> String {
 ///
 /// Every call is atomic and durable when it returns: on disk, not in a cache. Calls of several engines on one
 /// store behave as if they came one after the other.
+///
+/// Times are kept in whole microseconds. A lease is held until its end and is free at it; what has a
+/// `not_before` is due at it. Prolonging a lease never shortens it.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Carries out a transaction and returns the place of the newest event then.
@@ -424,6 +431,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// - `fence`: refused unless that workflow is `Active`, its owner and fence number are these. That the lease has
     ///   run out does not matter, as long as nobody else claimed.
     /// - `lease`: refused unless that named lease is held, and by this owner.
+    /// - A workflow's first write must have its standing; a later one without keeps it. No other table has standings.
     /// - A workflow's first write gives it its place; place, owner, fence and lease are the store's and are kept by writes,
     ///   except that a write with a state other than `Active`, or one that `yields`, takes owner and lease away.
     /// - Events get growing places in their order, and are seen by readers only in that order, without holes
@@ -431,7 +439,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `lease_lost` for fence and lease, `conflict` when an expectation doesn't hold (in this order of
-    /// precedence); `disk_full`; `unavailable` (retried: it may have happened).
+    /// precedence); `invalid_params` for a standing in the wrong place; `disk_full`; `unavailable` (retried: it
+    /// may have happened).
     async fn commit(&self, transaction: Transaction) -> Result<u64>;
 
     /// Reads a row.
@@ -489,7 +498,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn leased(&self, name: &str) -> Result<Option<String>>;
 
     /// The earliest time at which something that can't be claimed now could be, for engines to wake up: the
-    /// end of a lease or a `not_before`. May be too early, never too late.
+    /// end of a lease or a `not_before`. May be too early, never too late. Ask before you claim: what gets
+    /// due between the two calls is then claimed, and otherwise told of by neither.
     ///
     /// # Errors
     /// `unavailable`.

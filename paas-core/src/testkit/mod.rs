@@ -4,8 +4,11 @@
 pub mod addon;
 pub mod blobs;
 pub mod builder;
+mod clock;
 pub mod logs;
 pub mod router;
 pub mod runtime;
 pub mod source;
 pub mod store;
+
+pub use clock::ManualClock;
