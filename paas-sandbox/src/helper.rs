@@ -1,0 +1,62 @@
+//! The helper binary: the current one started again, or one that is named.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crate::{Abilities, Error, Result, stage};
+
+static INITIALISED: OnceLock<()> = OnceLock::new();
+
+/// Serves as the helper if this process was started as one, and never returns then. Otherwise it remembers that
+/// it was asked, so that [`Helper::current`] works.
+///
+/// Call it as the first line of `main`, before any thread is started.
+pub fn init() {
+    let mut args = env::args_os().skip(1);
+    match args.next().as_deref().and_then(|first| first.to_str()) {
+        Some(stage::EXEC) => stage::main(args.next().as_deref()),
+        Some(stage::PROBE) => stage::probe(),
+        _ => INITIALISED.get_or_init(|| ()),
+    };
+}
+
+/// The binary that puts up the walls around itself and then becomes the confined program.
+#[derive(Debug, Clone)]
+pub struct Helper {
+    path: Arc<Path>,
+    abilities: Arc<OnceLock<Abilities>>,
+}
+
+impl Helper {
+    /// The current binary.
+    ///
+    /// # Errors
+    /// [`Error::NotInitialised`] if [`init`] never ran: the current binary would start its own `main` instead.
+    pub fn current() -> Result<Self> {
+        // The link and not what it points to: it works also after the file was replaced by an upgrade.
+        INITIALISED.get().map(|()| Self::at("/proc/self/exe")).ok_or(Error::NotInitialised)
+    }
+
+    /// Another binary whose `main` begins with [`init`], for hosts that don't own `main` and for tests.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into().into(), abilities: Arc::default() }
+    }
+
+    /// Where the binary is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What can be walled off on this machine: tried once, in a helper process, then remembered.
+    ///
+    /// # Errors
+    /// When the helper can't be started.
+    pub fn abilities(&self) -> Result<Abilities> {
+        if let Some(known) = self.abilities.get() {
+            return Ok(known.clone());
+        }
+        let tried = Abilities::detect(self)?;
+        Ok(self.abilities.get_or_init(|| tried).clone())
+    }
+}
