@@ -1,0 +1,107 @@
+use super::{World, sentences};
+use crate::store::{Expect, NewEvent, Table, Transaction};
+
+sentences![
+    events_are_read_in_the_order_of_their_places,
+    a_commit_tells_the_place_of_the_newest_event,
+    events_are_read_by_subject,
+    whoever_follows_events_misses_none,
+    a_commit_wakes_who_listens,
+    a_lease_that_is_given_back_wakes_who_listens,
+];
+
+async fn events_are_read_in_the_order_of_their_places(w: World) {
+    assert_eq!(w.store.events(0, None, 10).await.expect("reading works"), []);
+    let some = |names: &[&str]| {
+        names.iter().fold(Transaction::new(), |t, name| t.event(NewEvent::new("app", (*name).into())))
+    };
+    w.commit(some(&["a", "b", "c"])).await;
+    w.commit(some(&["d"])).await;
+    assert_eq!(bodies(&w, 0, None, 10).await, ["a", "b", "c", "d"]);
+    assert_eq!(bodies(&w, 0, None, 2).await, ["a", "b"]);
+    let second = w.store.events(0, None, 2).await.expect("reading works")[1].seq;
+    assert_eq!(bodies(&w, second, None, 10).await, ["c", "d"]);
+    assert_eq!(bodies(&w, u64::MAX, None, 10).await, [""; 0]);
+    assert_eq!(bodies(&w, 0, None, 0).await, [""; 0]);
+    assert_eq!(bodies(&w, 0, None, usize::MAX).await.len(), 4);
+}
+
+async fn a_commit_tells_the_place_of_the_newest_event(w: World) {
+    assert_eq!(w.commit(Transaction::new()).await, 0);
+    let newest = w.append("app", "a").await;
+    let events = w.store.events(0, None, 10).await.expect("reading works");
+    assert_eq!(events.last().map(|event| event.seq), Some(newest));
+    let unchanged = w.put(Table::Apps, "a", "", Expect::Any, "{}").await.expect("written");
+    assert_eq!(unchanged, newest);
+    assert!(w.append("other", "b").await > newest);
+}
+
+async fn events_are_read_by_subject(w: World) {
+    for n in 0..6 {
+        w.append(["a", "b", "ab"][n % 3], &n.to_string()).await;
+    }
+    assert_eq!(bodies(&w, 0, Some("a"), 10).await, ["0", "3"]);
+    assert_eq!(bodies(&w, 0, Some("b"), 1).await, ["1"]);
+    let seen = w.store.events(0, Some("b"), 1).await.expect("reading works")[0].seq;
+    assert_eq!(bodies(&w, seen, Some("b"), 10).await, ["4"]);
+    assert_eq!(bodies(&w, 0, Some("none"), 10).await, [""; 0]);
+}
+
+async fn whoever_follows_events_misses_none(w: World) {
+    const WRITERS: usize = 8;
+    const EACH: usize = 12;
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let w = w.clone();
+            tokio::spawn(async move {
+                for n in 0..EACH {
+                    w.append(&writer.to_string(), &n.to_string()).await;
+                }
+            })
+        })
+        .collect();
+    let (mut cursor, mut seen) = (0, Vec::new());
+    while seen.len() < WRITERS * EACH {
+        for event in w.store.events(cursor, None, 5).await.expect("reading works") {
+            assert!(event.seq > cursor, "places grow");
+            cursor = event.seq;
+            seen.push(event);
+        }
+        tokio::task::yield_now().await;
+        assert!(
+            seen.len() == WRITERS * EACH
+                || !writers.iter().all(tokio::task::JoinHandle::is_finished)
+                || !w.store.events(cursor, None, 1).await.expect("reading works").is_empty(),
+            "{} of {} events were never seen",
+            WRITERS * EACH - seen.len(),
+            WRITERS * EACH,
+        );
+    }
+    for writer in 0..WRITERS {
+        let own = seen.iter().filter(|event| event.subject == writer.to_string());
+        assert!(own.map(|event| event.body.parse()).eq((0..EACH).map(Ok)), "each writer's in its order");
+    }
+    for writer in writers {
+        writer.await.expect("no writer panics");
+    }
+}
+
+async fn a_commit_wakes_who_listens(w: World) {
+    let mut changes = w.store.changes();
+    changes.mark_unchanged();
+    w.append("app", "a").await;
+    changes.changed().await.expect("the store is there");
+}
+
+async fn a_lease_that_is_given_back_wakes_who_listens(w: World) {
+    w.store.lease("a", "me", super::TTL).await.expect("leasing works");
+    let mut changes = w.store.changes();
+    changes.mark_unchanged();
+    w.store.unlease("a", "me").await.expect("giving back works");
+    changes.changed().await.expect("the store is there");
+}
+
+async fn bodies(w: &World, after: u64, subject: Option<&str>, limit: usize) -> Vec<String> {
+    let events = w.store.events(after, subject, limit).await.expect("reading works");
+    events.into_iter().map(|event| event.body).collect()
+}
