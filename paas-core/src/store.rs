@@ -6,6 +6,8 @@
 
 mod memory;
 mod rules;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::fmt;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use self::memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStore;
 use crate::{KindName, OwnerId, Result, TurnId, WorkflowId};
 
 /// What kinds of rows there are. A row's key is unique within its table.

@@ -63,6 +63,7 @@ struct World {
 }
 
 const TTL: Duration = Duration::from_secs(30);
+const ALMOST_TTL: Duration = Duration::from_micros(29_999_999);
 
 impl World {
     async fn commit(&self, transaction: Transaction) -> u64 {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{TTL, World, assert_code, sentences};
+use super::{ALMOST_TTL, TTL, World, assert_code, sentences};
 use crate::ErrorCode;
 use crate::store::{Expect, Table, Transaction, Write};
 
@@ -26,7 +26,7 @@ async fn a_lease_is_held_by_one_owner(w: World) {
 
 async fn a_lease_that_ran_out_is_anybodys(w: World) {
     assert!(take(&w, "a").await);
-    w.clock.advance(TTL - Duration::from_micros(1));
+    w.clock.advance(ALMOST_TTL);
     assert!(!take(&w, "b").await);
     w.clock.advance(Duration::from_micros(1));
     assert_eq!(holder(&w).await, None);

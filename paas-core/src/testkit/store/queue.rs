@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::{TTL, World, assert_code, deploy, fence, kind, sentences, standing};
+use super::{ALMOST_TTL, TTL, World, assert_code, deploy, fence, kind, sentences, standing};
 use crate::store::{ClaimRequest, Expect, QueueEntry, QueueState, Table, Transaction, Write, turn_lease};
 use crate::{Clock, ErrorCode, OwnerId, TurnId, WorkflowId};
 
@@ -100,7 +100,7 @@ async fn nothing_is_claimed_before_it_is_due(w: World) {
     let id = WorkflowId::new();
     w.stand(id, QueueEntry { not_before: Some(w.clock.now() + TTL), ..deploy("app") }).await;
     assert_eq!(w.claim(OwnerId::new()).await, None);
-    w.clock.advance(TTL - Duration::from_micros(1));
+    w.clock.advance(ALMOST_TTL);
     assert_eq!(w.claim(OwnerId::new()).await, None);
     w.clock.advance(Duration::from_micros(1));
     let row = w.claim_row(OwnerId::new()).await.expect("it is due now");
@@ -112,7 +112,7 @@ async fn what_was_left_behind_is_claimed_before_what_waits(w: World) {
     let left = w.queue("a").await;
     w.stand(left, QueueEntry { state: QueueState::Active, ..deploy("a") }).await;
     assert_eq!(w.claim(OwnerId::new()).await, Some(left), "active with no owner");
-    w.clock.advance(TTL - Duration::from_micros(1));
+    w.clock.advance(ALMOST_TTL);
     assert_eq!(w.claim(OwnerId::new()).await, Some(waiting), "the lease still holds");
     w.queue("c").await;
     w.clock.advance(Duration::from_micros(1));
