@@ -1,1 +1,3 @@
-//! placeholder
+//! Everything after an artifact exists: runtimes, the supervisor, the reverse proxy and the logs of `paas`.
+
+pub mod logs;
