@@ -9,7 +9,8 @@ use paas_core::ErrorCode;
 fn every_error_code_has_a_page_and_every_page_a_code() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors");
     let entries = std::fs::read_dir(&dir).expect("docs/errors is there");
-    let files = entries.map(|entry| entry.expect("a readable folder").file_name().into_string().expect("UTF-8"));
+    let files =
+        entries.map(|entry| entry.expect("a readable folder").file_name().into_string().expect("UTF-8"));
     let pages: BTreeSet<String> = files.filter(|file| file != "README.md").collect();
     let codes: BTreeSet<String> = ErrorCode::ALL.iter().map(|code| format!("{code}.md")).collect();
 
