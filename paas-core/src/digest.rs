@@ -50,6 +50,11 @@ impl Digest {
         }
     }
 
+    /// The 32 bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 hexadecimal digits, without the algorithm: safe as a file name.
     pub fn hex(&self) -> String {
         use fmt::Write as _;

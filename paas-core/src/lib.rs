@@ -22,6 +22,8 @@ mod source;
 pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod token;
+pub mod vault;
 
 pub use access::{Access, Action, Credentials, Principal};
 pub use addon::{
@@ -50,3 +52,5 @@ pub use runtime::{
 };
 pub use source::{Checkout, Revision, Source, SourceRef};
 pub use store::Store;
+pub use token::Tokens;
+pub use vault::Vault;
