@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, PrincipalName, Result};
+use crate::{AppName, Error, ErrorCode, PrincipalName, Result};
 
 /// Who acts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -104,3 +104,26 @@ pub trait Access: fmt::Debug + Send + Sync + 'static {
 }
 
 const _: fn(&dyn Access) = |_| {};
+
+/// Lets nobody do anything: what an engine has until somebody decides.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct DenyAll;
+
+impl DenyAll {
+    /// Lets nobody do anything.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl Access for DenyAll {
+    async fn authenticate(&self, _: &Credentials) -> Result<Principal> {
+        Err(Error::new(ErrorCode::Unauthorized, "nobody is let in: the platform has no access set up"))
+    }
+
+    async fn authorize(&self, _: &Principal, _: Action, _: &AppName) -> Result<()> {
+        Err(Error::new(ErrorCode::Forbidden, "nobody is let in: the platform has no access set up"))
+    }
+}

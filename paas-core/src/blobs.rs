@@ -50,6 +50,37 @@ pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// Keeps nothing: what an engine has until somebody gives it a place.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct NoBlobs;
+
+impl NoBlobs {
+    /// Keeps nothing.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl Blobs for NoBlobs {
+    async fn put(&self, _: Digest, _: &Path) -> Result<()> {
+        Err(Error::new(ErrorCode::Unavailable, "there is no place for content: set one up by with_blobs(…)"))
+    }
+
+    async fn get(&self, digest: Digest) -> Result<BlobReader> {
+        Err(Error::new(ErrorCode::NotFound, format!("the content {digest} is not kept here")))
+    }
+
+    async fn has(&self, _: Digest) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn delete(&self, _: Digest) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Content in a folder of this machine: `ab/cdef…`, each file written aside, synced and renamed.
 #[derive(Debug, Clone)]
 pub struct DirBlobs {

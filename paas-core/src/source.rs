@@ -107,6 +107,19 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `bad_source` for a tree or a location that is refused, `unavailable` (retried) for a network that fails.
     async fn fetch(&self, ctx: &Context, source: &SourceRef, into: &Path) -> Result<Revision>;
+
+    /// The digest of the tree, where it is in `Blobs` already, so that nothing needs fetching.
+    ///
+    /// # Behavior
+    /// - Called when the deploy's turn has come, before anything else: the place to refuse one that has become
+    ///   pointless meanwhile, such as a push to a branch that another push has moved.
+    ///
+    /// # Errors
+    /// As [`Source::fetch`], and `branch_moved`.
+    async fn archived(&self, ctx: &Context, source: &SourceRef) -> Result<Option<Digest>> {
+        let _ = (ctx, source);
+        Ok(None)
+    }
 }
 
 const _: fn(&dyn Source) = |_| {};

@@ -1,0 +1,186 @@
+//! The steady state: what is live runs and is routed, at start and whenever something changes.
+//!
+//! A pass over an app holds the app's lease, so that of several engines one does it. Passes only ever speak of
+//! the live release; what comes and goes during a roll-out is the workflow's business.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::Semaphore;
+
+use super::Inner;
+use super::ledger::{Ledger, put_routes};
+use crate::store::{Expect, Transaction};
+use crate::{
+    App, AppName, Cancel, Context, ErrorCode, EventKind, IdempotencyKey, InstanceState, ReleaseId, Result,
+    StepName, Subject, WorkflowId,
+};
+
+/// How many apps are looked at at once.
+const AT_ONCE: usize = 16;
+
+/// Reconciles until the engine shuts down.
+pub(crate) async fn reconcile(inner: Arc<Inner>) {
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let mut hints = inner.runtime.watch();
+    everything(&inner, &slots).await;
+    // The hint is quick, the round is the truth.
+    let mut round = tokio::time::interval(inner.options.poll * 30);
+    round.tick().await;
+    loop {
+        tokio::select! {
+            _ = inner.shutdown.cancelled() => return,
+            Some(event) = hints.next() => spawn_pass(&inner, &slots, event.app).await,
+            _ = round.tick() => everything(&inner, &slots).await,
+        }
+    }
+}
+
+async fn everything(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
+    let routed = inner
+        .ledger
+        .all_routes()
+        .await
+        .map(|all| all.into_iter().map(|routes| routes.app).collect::<BTreeSet<_>>());
+    let running = inner.runtime.apps().await;
+    let (mut names, running) = match (routed, running) {
+        (Ok(routed), Ok(running)) => (routed, running),
+        (routed, running) => {
+            for error in [routed.err(), running.err()].into_iter().flatten() {
+                tracing::warn!(error = %error, "can't look at all apps; trying again");
+            }
+            return;
+        }
+    };
+    names.extend(running);
+    for name in names {
+        if inner.shutdown.is_cancelled() {
+            return;
+        }
+        spawn_pass(inner, slots, name).await;
+    }
+}
+
+async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName) {
+    let Ok(slot) = slots.clone().acquire_owned().await else { return };
+    let inner = inner.clone();
+    inner.tasks.clone().spawn(async move {
+        let _slot = slot;
+        if let Err(error) = pass(&inner, &name).await {
+            let lost = matches!(error.code(), ErrorCode::LeaseLost | ErrorCode::Conflict | ErrorCode::StaleGeneration);
+            if lost {
+                tracing::debug!(app.name = %name, error = %error, "another pass was faster");
+            } else {
+                tracing::warn!(app.name = %name, error = %error, "an app can't be kept as it should be; trying again");
+            }
+        }
+    });
+}
+
+async fn pass(inner: &Inner, name: &AppName) -> Result<()> {
+    let lease = format!("reconcile/{name}");
+    let owner = inner.owner.to_string();
+    let ctx = inner.quiet_context(name);
+    // A router that lost its routes in a restart is filled at once; that needs no lease, since generations order it.
+    inner.publish(&ctx, name).await?;
+    if !inner.store.lease(&lease, &owner, inner.options.lease).await? {
+        return Ok(());
+    }
+    let result = keep(inner, &ctx, name, &lease).await;
+    inner.store.unlease(&lease, &owner).await?;
+    result
+}
+
+async fn keep(inner: &Inner, ctx: &Context, name: &AppName, lease: &str) -> Result<()> {
+    let app = inner.ledger.find_app(name).await?.map(|stored| stored.value);
+    let Some(app) = app.filter(|app| !app.destroying) else {
+        return orphans(inner, ctx, name, None).await;
+    };
+    let Some(live) = app.live.clone() else { return orphans(inner, ctx, name, Some(&app)).await };
+    let release = inner.ledger.release(&app, live.version).await?.value;
+    let busy = is_busy(inner, name).await?;
+    if !busy {
+        let (env, _) = inner.environment(&app, &release).await?;
+        for (process, scale) in &live.formation {
+            if let Some(spec) = inner.spec(&app, &release, process, scale.quantity, &env) {
+                inner.runtime.ensure(ctx, &spec).await?;
+            }
+        }
+    }
+    inner.route(ctx, name, Some(lease)).await?;
+    if busy { Ok(()) } else { orphans(inner, ctx, name, Some(&app)).await }
+}
+
+/// Whether a workflow changes what runs of this app.
+async fn is_busy(inner: &Inner, name: &AppName) -> Result<bool> {
+    let open = inner.ledger.open_workflows(&Subject::App(name.clone())).await?;
+    Ok(open.iter().any(|(stored, _)| stored.value.state.is_active()))
+}
+
+/// Ends what no release and no workflow wants: left behind by an engine that died at the wrong moment.
+async fn orphans(inner: &Inner, ctx: &Context, name: &AppName, app: Option<&App>) -> Result<()> {
+    let observed = inner.runtime.observe(name).await?;
+    let live = app.and_then(|app| app.live.as_ref()).map(|live| live.release);
+    let stray = |i: &&crate::Instance| Some(i.release) != live && i.state != InstanceState::Stopping;
+    let strays: BTreeSet<ReleaseId> = observed.iter().filter(stray).map(|i| i.release).collect();
+    if strays.is_empty() || is_busy(inner, name).await? {
+        return Ok(());
+    }
+    // What a workflow started between the two looks is its own.
+    let now =
+        inner.ledger.find_app(name).await?.and_then(|stored| stored.value.live).map(|live| live.release);
+    for release in strays.into_iter().filter(|release| Some(*release) != now) {
+        tracing::info!(app.name = %name, release.id = %release, "ending processes that no release wants");
+        inner.runtime.retire(ctx, name, release).await?;
+    }
+    Ok(())
+}
+
+impl Inner {
+    /// Writes an app's routes anew if they changed, and tells the router.
+    async fn route(&self, ctx: &Context, name: &AppName, lease: Option<&str>) -> Result<()> {
+        let app = self.ledger.app(name).await?;
+        let stored = self.ledger.routes(name).await?;
+        let routes = self.routes_for(&app.value, stored.as_ref().map(|stored| &stored.value)).await?;
+        let same = stored.as_ref().is_some_and(|old| {
+            let mut old = old.value.clone();
+            old.generation = routes.generation;
+            old == routes
+        });
+        if !same {
+            let expect = stored.map_or(Expect::Absent, |stored| Expect::Rev(stored.rev));
+            let mut tx = Transaction::new().write(put_routes(&routes, expect)?);
+            // Nobody switches the release between our look and our write.
+            tx = tx.write(super::ledger::put_app(&app.value, Expect::Rev(app.rev))?);
+            tx.lease = lease.map(|lease| (lease.to_owned(), self.owner.to_string()));
+            let changed = EventKind::RoutesChanged { generation: routes.generation };
+            Ledger::note(&mut tx, &self.ledger.event(Some(name), None, changed))?;
+            self.store.commit(tx).await?;
+        }
+        self.publish(ctx, name).await
+    }
+
+    /// After a change of domains or maintenance mode.
+    pub(crate) async fn refresh_routes(&self, name: &AppName) -> Result<()> {
+        let ctx = self.quiet_context(name);
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.route(&ctx, name, None).await {
+                Err(error) if error.code() == ErrorCode::Conflict && pause < Duration::from_secs(1) => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// For calls outside a workflow.
+    fn quiet_context(&self, app: &AppName) -> Context {
+        let step = StepName::new("reconcile").expect("a constant");
+        let key = IdempotencyKey::new(WorkflowId::from(uuid::Uuid::nil()), step);
+        Context::new(key, Cancel::new(), self.clock.clone(), self.log(app.clone(), "reconcile"))
+    }
+}

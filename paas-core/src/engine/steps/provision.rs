@@ -1,0 +1,242 @@
+//! provision: what the app's first deploy asks for: add-ons, and config vars of `app.json`. Inline, never
+//! through the queue: the release that is on its way needs them.
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+
+use super::build::Built;
+use crate::engine::kind::{Changes, Moment, Step, StepCall, StepOutput};
+use crate::engine::kinds::{DeployInput, Platform};
+use crate::engine::ledger::{put_addon, put_app};
+use crate::engine::rollout::app_name;
+use crate::store::{Expect, Table, Write};
+use crate::{
+    Addon, AddonId, AddonProvider, AddonService, AddonState, AddonStatus, AddonWish, App, AppName,
+    Attachment, BindRequest, ConfigKey, ConfigValue, ConfigVars, Context, Digest, Error, ErrorCode,
+    EventKind, Manifest, PlanName, ProvisionRequest, Result, WorkflowId,
+};
+
+#[derive(Debug)]
+pub(crate) struct ProvisionFirst(pub(crate) Platform);
+
+/// What was made.
+#[derive(Debug, Serialize, Deserialize)]
+struct Made {
+    addons: Vec<MadeAddon>,
+    /// Config vars that `app.json` set.
+    env: Vec<ConfigKey>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct MadeAddon {
+    id: AddonId,
+    service: AddonService,
+    plan: PlanName,
+    attachment: ConfigKey,
+}
+
+#[async_trait]
+impl Step for ProvisionFirst {
+    fn is_needed(&self, call: &StepCall) -> bool {
+        let built = call.output::<Built>("build").ok().flatten();
+        built.is_some_and(|b| b.first && !(wishes(&b).is_empty() && b.artifact.manifest.env.is_empty()))
+    }
+
+    async fn run(&self, call: &StepCall) -> Result<StepOutput> {
+        let inner = self.0.get()?;
+        let Some(built) = call.output::<Built>("build")? else { return Ok(StepOutput::done()) };
+        let input: DeployInput = call.input()?;
+        let app = inner.ledger.app_in_life(&app_name(call)?, input.app_id).await?.value;
+        let mut vars = env_wishes(&app, &built.artifact.manifest)?;
+        let env = vars.keys().cloned().collect();
+        let mut addons = Vec::new();
+        for (index, wish) in wishes(&built).iter().enumerate() {
+            let (provider, catalog) = inner.provider(&wish.service).await?;
+            let attached = app.head.attachments.iter().any(|a| wish.attachment.as_ref() == Some(&a.name));
+            let has_one =
+                inner.ledger.addons(app.id).await?.iter().any(|addon| addon.service == catalog.service);
+            if attached || (wish.attachment.is_none() && has_one) {
+                continue;
+            }
+            let made = MadeAddon {
+                id: addon_id(call.workflow.id, index),
+                plan: chosen(&catalog, wish.plan.as_ref())?,
+                attachment: wish.attachment.clone().unwrap_or_else(|| catalog.attachment.clone()),
+                service: catalog.service,
+            };
+            call.ctx.log.line(format!("-----> Provisioning {} ({})", made.service, made.plan));
+            vars.extend(make(&call.ctx, provider.as_ref(), &made, &app.name).await?);
+            call.ctx.log.line(format!("       Attached as {}", made.attachment));
+            addons.push(made);
+        }
+        Ok(StepOutput::with(&Made { addons, env })?.with_secret(vars))
+    }
+
+    fn has_undo(&self) -> bool {
+        true
+    }
+
+    async fn undo(&self, call: &StepCall) -> Result<()> {
+        let inner = self.0.get()?;
+        let Some(built) = call.output::<Built>("build")? else { return Ok(()) };
+        for (index, wish) in wishes(&built).iter().enumerate() {
+            let (provider, _) = inner.provider(&wish.service).await?;
+            provider.deprovision(&call.ctx, addon_id(call.workflow.id, index)).await?;
+        }
+        Ok(())
+    }
+
+    async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
+        let inner = self.0.get()?;
+        let name = app_name(call)?;
+        let input: DeployInput = call.input()?;
+        let Some(made) = call.output::<Option<Made>>("provision")?.flatten() else {
+            return Ok(Changes::none());
+        };
+        let stored = inner.ledger.app_in_life(&name, input.app_id).await?;
+        let mut app = stored.value;
+        let mut changes = Changes::none();
+        match moment {
+            Moment::Intent => return Ok(changes),
+            Moment::Done(output) => {
+                let key = inner.vault.app_key(app.id, &app.key)?;
+                for addon in &made.addons {
+                    let vars = output.secret.iter().filter(|(key, _)| belongs(key, &addon.attachment));
+                    let vars: ConfigVars = vars.map(|(key, value)| (key.clone(), value.clone())).collect();
+                    let addon = Addon {
+                        id: addon.id,
+                        service: addon.service.clone(),
+                        plan: addon.plan.clone(),
+                        app: app.name.clone(),
+                        app_id: app.id,
+                        attachment: addon.attachment.clone(),
+                        state: AddonState::Provisioned,
+                        created_at: inner.clock.now(),
+                        vars: key.seal_vars(&vars)?,
+                    };
+                    app.head.attachments.push(Attachment { addon: addon.id, name: addon.attachment.clone() });
+                    let (service, attachment) = (addon.service.clone(), addon.attachment.clone());
+                    changes = changes
+                        .write(put_addon(&addon, Expect::Absent)?)
+                        .event(EventKind::AddonProvisioned { service, attachment });
+                }
+                let env = output.secret.iter().filter(|(key, _)| made.env.contains(key));
+                let env: ConfigVars = env.map(|(key, value)| (key.clone(), value.clone())).collect();
+                app.head.config.extend(key.seal_vars(&env)?);
+            }
+            Moment::Undone => {
+                for addon in &made.addons {
+                    app.head.attachments.retain(|attachment| attachment.addon != addon.id);
+                    changes = changes
+                        .write(Write::delete(Table::Addons, addon.id.to_string(), Expect::Any))
+                        .event(EventKind::AddonDeprovisioned { service: addon.service.clone() });
+                }
+            }
+        }
+        app.head.rev += 1;
+        Ok(changes.write(put_app(&app, Expect::Rev(stored.rev))?))
+    }
+}
+
+/// What the app's own `app.json` asks for, else what the builder proposes.
+fn wishes(built: &Built) -> &[AddonWish] {
+    let own = &built.artifact.manifest.addons;
+    if own.is_empty() { &built.artifact.addons } else { own }
+}
+
+/// The id of the `index`th add-on of a deploy: the same at every attempt.
+fn addon_id(workflow: WorkflowId, index: usize) -> AddonId {
+    let digest = Digest::of_parts([workflow.to_string(), index.to_string()]).hex();
+    let number = u128::from_str_radix(&digest[..32], 16).unwrap_or_default();
+    AddonId::from(uuid::Builder::from_custom_bytes(number.to_be_bytes()).into_uuid())
+}
+
+/// Whether a config var belongs to an attachment: every key begins with its name.
+pub(super) fn belongs(key: &ConfigKey, attachment: &ConfigKey) -> bool {
+    key.as_str()
+        .strip_prefix(attachment.as_str())
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
+/// The plan that was asked for, or the default.
+pub(crate) fn chosen(catalog: &crate::Catalog, wish: Option<&PlanName>) -> Result<PlanName> {
+    if let Some(why) = &catalog.unavailable {
+        return Err(Error::new(
+            ErrorCode::Unavailable,
+            format!("{} can't be had here: {why}", catalog.service),
+        ));
+    }
+    let Some(plan) = wish
+        .and_then(|wish| catalog.plans.iter().find(|plan| plan.name == *wish))
+        .or_else(|| catalog.plans.first())
+    else {
+        return Err(Error::new(ErrorCode::NotFound, format!("{} has no plans", catalog.service)));
+    };
+    Ok(plan.name.clone())
+}
+
+async fn make(
+    ctx: &Context,
+    provider: &dyn AddonProvider,
+    made: &MadeAddon,
+    app: &AppName,
+) -> Result<ConfigVars> {
+    let request = ProvisionRequest::new(made.id, made.plan.clone(), app.clone());
+    let mut status = provider.provision(ctx, &request).await?;
+    loop {
+        match status {
+            AddonStatus::Ready => break,
+            AddonStatus::Pending(after) => {
+                ctx.cancel.guard(tokio::time::sleep(after)).await?;
+                status = provider.status(ctx, made.id).await?;
+            }
+            AddonStatus::Failed(why) => {
+                return Err(Error::new(
+                    ErrorCode::Unavailable,
+                    format!("{} can't be made: {why}", made.service),
+                ));
+            }
+            AddonStatus::Gone => {
+                return Err(Error::new(
+                    ErrorCode::NotFound,
+                    format!("{} went away while it was made", made.service),
+                ));
+            }
+        }
+    }
+    provider.bind(ctx, &BindRequest::new(made.id, app.clone(), made.attachment.clone())).await
+}
+
+/// The config vars of `app.json` that are not set yet.
+fn env_wishes(app: &App, manifest: &Manifest) -> Result<ConfigVars> {
+    let mut vars = ConfigVars::new();
+    let mut missing = Vec::new();
+    for (key, wish) in &manifest.env {
+        if app.head.config.contains_key(key) || key.is_reserved() {
+            continue;
+        }
+        match (&wish.value, wish.generate) {
+            (_, true) => drop(vars.set(key.clone(), secret()?)),
+            (Some(value), false) => drop(vars.set(key.clone(), ConfigValue::new(value.clone())?)),
+            (None, false) if wish.required => missing.push(key.to_string()),
+            (None, false) => {}
+        }
+    }
+    if missing.is_empty() {
+        return Ok(vars);
+    }
+    let what = format!(
+        "app.json requires config vars that are not set: {}; set them and deploy again",
+        missing.join(", ")
+    );
+    Err(Error::new(ErrorCode::InvalidParams, what))
+}
+
+/// 256 random bits.
+fn secret() -> Result<ConfigValue> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Error::new(ErrorCode::Internal, "the system gives no random numbers").with_source(e))?;
+    ConfigValue::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}

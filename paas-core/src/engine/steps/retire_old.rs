@@ -1,0 +1,59 @@
+//! `retire_old`: requests at the old processes end, then the processes do; what must not run twice starts now.
+
+use async_trait::async_trait;
+
+use crate::engine::kind::{Step, StepCall, StepOutput};
+use crate::engine::kinds::Platform;
+use crate::engine::rollout::{Target, app_name};
+use crate::{Backend, DrainRequest, Instance, Result};
+
+#[derive(Debug)]
+pub(crate) struct RetireOld(pub(crate) Platform);
+
+#[async_trait]
+impl Step for RetireOld {
+    fn is_needed(&self, call: &StepCall) -> bool {
+        Target::is_there(call)
+    }
+
+    async fn run(&self, call: &StepCall) -> Result<StepOutput> {
+        let inner = self.0.get()?;
+        let Some(target) = Target::of(call)? else { return Ok(StepOutput::done()) };
+        let name = app_name(call)?;
+        let (app, release) = inner.rollout(&name, &target).await?;
+        let observed = inner.runtime.observe(&name).await?;
+        let old: Vec<Backend> =
+            observed.iter().filter(|i| is_replaced(&target, i)).filter_map(backend).collect();
+        if !old.is_empty() {
+            let request = DrainRequest::new(name.clone(), old).with_timeout(inner.options.drain);
+            let left = inner.router.drain(&call.ctx, &request).await?;
+            if left > 0 {
+                let what = format!(" !     {left} requests did not end in time; they end with their process");
+                call.ctx.log.line(what);
+            }
+        }
+        if let Some(replaced) = target.replaces.as_ref().filter(|_| !target.is_scale()) {
+            inner.runtime.retire(&call.ctx, &name, replaced.release).await?;
+        }
+        let (env, _) = inner.environment(&app.value, &release.value).await?;
+        let fewer = target.overlapping(&release.value).filter(|(process, n)| target.before(process) > *n);
+        for (process, quantity) in fewer.chain(target.single(&release.value)) {
+            if let Some(spec) = inner.spec(&app.value, &release.value, process, quantity, &env) {
+                inner.runtime.ensure(&call.ctx, &spec).await?;
+            }
+        }
+        Ok(StepOutput::done())
+    }
+}
+
+fn is_replaced(target: &Target, instance: &Instance) -> bool {
+    if !instance.name.process.is_web() {
+        return false;
+    }
+    let web = target.formation.get(&instance.name.process).map_or(0, |scale| scale.quantity);
+    instance.release != target.release || instance.name.index > web
+}
+
+fn backend(instance: &Instance) -> Option<Backend> {
+    Some(Backend::new(instance.name.to_string(), instance.address?))
+}

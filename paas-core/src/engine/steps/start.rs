@@ -1,0 +1,69 @@
+//! start: the new processes, beside the old ones, which are not touched.
+
+use async_trait::async_trait;
+
+use crate::engine::kind::{Step, StepCall, StepOutput};
+use crate::engine::kinds::Platform;
+use crate::engine::rollout::{Target, app_name};
+use crate::{ErrorCode, Result};
+
+#[derive(Debug)]
+pub(crate) struct Start(pub(crate) Platform);
+
+#[async_trait]
+impl Step for Start {
+    fn is_needed(&self, call: &StepCall) -> bool {
+        Target::is_there(call)
+    }
+
+    async fn run(&self, call: &StepCall) -> Result<StepOutput> {
+        let inner = self.0.get()?;
+        let Some(target) = Target::of(call)? else { return Ok(StepOutput::done()) };
+        let (app, release) = inner.rollout(&app_name(call)?, &target).await?;
+        let (env, missing) = inner.environment(&app.value, &release.value).await?;
+        call.ctx.log.line("-----> Launching…");
+        for name in missing {
+            call.ctx.log.line(format!(
+                " !     The add-on {name} is gone; the release starts without its config vars"
+            ));
+        }
+        for (process, _) in target.single(&release.value) {
+            let why = "never runs twice, so it pauses while it is replaced";
+            call.ctx.log.line(format!(" !     {process} {why}"));
+        }
+        for (process, quantity) in target.overlapping(&release.value) {
+            // More of them come first, fewer only after the switch.
+            let quantity = quantity.max(target.before(process));
+            if let Some(spec) = inner.spec(&app.value, &release.value, process, quantity, &env) {
+                inner.runtime.ensure(&call.ctx, &spec).await?;
+            }
+        }
+        Ok(StepOutput::done())
+    }
+
+    fn has_undo(&self) -> bool {
+        true
+    }
+
+    async fn undo(&self, call: &StepCall) -> Result<()> {
+        let inner = self.0.get()?;
+        let Some(target) = Target::of(call)? else { return Ok(()) };
+        let name = app_name(call)?;
+        if !target.is_scale() {
+            return inner.runtime.retire(&call.ctx, &name, target.release).await;
+        }
+        let (app, release) = match inner.rollout(&name, &target).await {
+            Ok(found) => found,
+            Err(gone) if gone.code() == ErrorCode::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (env, _) = inner.environment(&app.value, &release.value).await?;
+        for (process, _) in target.overlapping(&release.value) {
+            if let Some(spec) = inner.spec(&app.value, &release.value, process, target.before(process), &env)
+            {
+                inner.runtime.ensure(&call.ctx, &spec).await?;
+            }
+        }
+        Ok(())
+    }
+}

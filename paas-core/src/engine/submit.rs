@@ -1,0 +1,100 @@
+//! Puts workflows into the queue of their subject, by the queue's rules.
+
+use serde::Serialize;
+
+use super::Inner;
+use super::kinds::{CONFIGURE, DEPLOY};
+use super::ledger::{Ledger, put_workflow};
+use crate::store::{Expect, QueueState, Transaction};
+use crate::{
+    Ending, Error, ErrorCode, EventKind, KindName, Principal, Result, StepRecord, Subject, Transition,
+    TurnId, Workflow, WorkflowId, WorkflowState,
+};
+
+/// A workflow to be queued.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) kind: KindName,
+    pub(crate) subject: Subject,
+    pub(crate) input: serde_json::Value,
+    pub(crate) by: Principal,
+    pub(crate) turn: Option<TurnId>,
+}
+
+impl Order {
+    pub(crate) fn new(
+        kind: KindName,
+        subject: Subject,
+        input: &impl Serialize,
+        by: &Principal,
+    ) -> Result<Self> {
+        let input = serde_json::to_value(input).map_err(|e| {
+            Error::new(ErrorCode::Internal, "a workflow's input can't be written as JSON").with_source(e)
+        })?;
+        Ok(Self { kind, subject, input, by: by.clone(), turn: None })
+    }
+}
+
+impl Inner {
+    /// Adds a workflow to a transaction and says which one does the work: a queued roll-out of config does that of
+    /// a new one too. Whoever commits must also write the subject's own row with its revision, so that two
+    /// orders for one subject can't miss each other.
+    pub(crate) async fn order(&self, tx: &mut Transaction, order: Order) -> Result<WorkflowId> {
+        let newest = self.kinds.range((order.kind.clone(), 0)..=(order.kind.clone(), u32::MAX)).next_back();
+        let Some((_, kind)) = newest else {
+            let what = format!("this engine knows no workflow of the kind {}", order.kind);
+            return Err(Error::new(ErrorCode::NotFound, what));
+        };
+        for (queued, standing) in self.ledger.open_workflows(&order.subject).await? {
+            if standing.entry.state != QueueState::Queued || queued.value.kind != order.kind {
+                continue;
+            }
+            if order.kind.as_str() == CONFIGURE {
+                return Ok(queued.value.id);
+            }
+            if order.kind.as_str() == DEPLOY && !has_begun(&queued.value) {
+                let mut old = queued.value;
+                end(&mut old, Ending::Superseded, self.clock.now())?;
+                tx.writes.push(put_workflow(&old, Expect::Rev(queued.rev))?);
+                let ended = EventKind::Ended { state: old.state, failure: None };
+                Ledger::note(tx, &self.ledger.event(old.app(), Some(old.id), ended))?;
+            }
+        }
+        let workflow = Workflow {
+            id: WorkflowId::new(),
+            kind: kind.name.clone(),
+            kind_version: kind.version,
+            subject: order.subject,
+            state: WorkflowState::Queued,
+            input: order.input,
+            by: order.by.clone(),
+            created_at: self.clock.now(),
+            steps: kind.steps.iter().map(|def| StepRecord::new(def.name.clone())).collect(),
+            failure: None,
+            cancel: None,
+            takeovers: 0,
+            not_before: None,
+            turn: order.turn,
+            ended_at: None,
+        };
+        tx.writes.push(put_workflow(&workflow, Expect::Absent)?);
+        let queued = EventKind::Queued { kind: order.kind, by: order.by };
+        Ledger::note(tx, &self.ledger.event(workflow.app(), Some(workflow.id), queued))?;
+        Ok(workflow.id)
+    }
+}
+
+/// Whether something of it may have happened: it was parked and waits for its turn again.
+pub(crate) fn has_begun(workflow: &Workflow) -> bool {
+    workflow.steps.iter().any(|step| step.attempt > 0)
+}
+
+/// Ends a workflow that nobody works on.
+pub(crate) fn end(workflow: &mut Workflow, ending: Ending, at: chrono::DateTime<chrono::Utc>) -> Result<()> {
+    let transition = Transition::Dropped(ending);
+    workflow.state = workflow.state.apply(transition).map_err(|e| {
+        Error::new(ErrorCode::Conflict, "the workflow has begun or ended meanwhile").with_source(e)
+    })?;
+    workflow.ended_at = Some(at);
+    Ok(())
+}

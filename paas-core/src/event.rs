@@ -1,0 +1,162 @@
+//! What happened, in order: written in the transaction that made it so, read by cursor.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AddonService, AppName, ConfigKey, Failure, KindName, Principal, ProcessType, StepName, Version,
+    WorkflowId, WorkflowState,
+};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// Its place among all; the cursor to go on from.
+    #[serde(default)]
+    pub seq: u64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Which app it is about.
+    pub app: Option<AppName>,
+    /// During which workflow.
+    pub workflow: Option<WorkflowId>,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// An app was made.
+    AppCreated {
+        /// Who made it.
+        by: Principal,
+    },
+    /// An app is gone.
+    AppDestroyed,
+    /// The owner changed config vars.
+    ConfigChanged {
+        /// Which.
+        keys: Vec<ConfigKey>,
+        /// Who changed them.
+        by: Principal,
+    },
+    /// The owner changed the formation.
+    Scaled {
+        /// The new quantities.
+        formation: Vec<(ProcessType, u32)>,
+        /// Who changed it.
+        by: Principal,
+    },
+    /// The owner changed domains, buildpacks or maintenance mode.
+    AppChanged {
+        /// What, in words.
+        what: String,
+        /// Who changed it.
+        by: Principal,
+    },
+    /// A workflow waits for its turn.
+    Queued {
+        /// What kind.
+        kind: KindName,
+        /// Who asked for it.
+        by: Principal,
+    },
+    /// An engine took a workflow.
+    Claimed {
+        /// The how-manieth claim this is: more than 1 after a wait or a crash.
+        claim: u64,
+    },
+    /// A step was begun.
+    StepStarted {
+        /// Which.
+        step: StepName,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// A step is done.
+    StepFinished {
+        /// Which.
+        step: StepName,
+    },
+    /// A step failed this time.
+    StepFailed {
+        /// Why, and which step.
+        failure: Failure,
+        /// When it will be tried again, where it will.
+        retry_at: Option<DateTime<Utc>>,
+    },
+    /// A step is undone.
+    StepUndone {
+        /// Which.
+        step: StepName,
+    },
+    /// A workflow waits for somebody outside.
+    Parked {
+        /// Which step waits.
+        step: StepName,
+        /// For what, in words.
+        why: String,
+    },
+    /// Somebody outside answered.
+    Signalled {
+        /// Which step was told.
+        step: StepName,
+        /// By whom.
+        by: Principal,
+    },
+    /// Somebody wants a workflow to stop.
+    CancelRequested {
+        /// Who.
+        by: Principal,
+        /// Why, in words.
+        why: String,
+    },
+    /// A release has its number.
+    ReleaseCreated {
+        /// Its number.
+        version: Version,
+        /// Why it was made.
+        description: String,
+    },
+    /// A release is what users see from now on.
+    ReleaseLive {
+        /// Its number.
+        version: Version,
+        /// The generation of the routes.
+        generation: u64,
+    },
+    /// The routes changed without a release: instances moved or came back.
+    RoutesChanged {
+        /// The generation of the routes.
+        generation: u64,
+    },
+    /// A release never went live.
+    ReleaseFailed {
+        /// Its number.
+        version: Version,
+    },
+    /// An add-on can be used.
+    AddonProvisioned {
+        /// The service.
+        service: AddonService,
+        /// The name that its config vars begin with.
+        attachment: ConfigKey,
+    },
+    /// An add-on and its data are gone.
+    AddonDeprovisioned {
+        /// The service.
+        service: AddonService,
+    },
+    /// A workflow is over.
+    Ended {
+        /// How.
+        state: WorkflowState,
+        /// Why it failed.
+        failure: Option<Failure>,
+    },
+}
