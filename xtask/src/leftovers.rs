@@ -34,7 +34,7 @@ impl Scratch {
         if let Err(e) = fs::remove_dir_all(&self.0) {
             println!("can't remove {}: {e}", self.0.display());
         }
-        left.into_iter().map(|(pid, command)| format!("{pid} {command}")).collect()
+        left.into_iter().map(|(pid, command)| format!("{pid} {}", command.trim_end())).collect()
     }
 
     fn processes(&self) -> Vec<(String, String)> {
@@ -56,5 +56,25 @@ impl Scratch {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::Scratch;
+
+    #[test]
+    fn a_process_that_still_works_in_the_folder_is_named_and_ended() {
+        let scratch = Scratch::new().expect("a folder");
+        let dir = scratch.dir().to_owned();
+        let mut left = Command::new("sleep").arg("600").current_dir(&dir).spawn().expect("a process");
+
+        let named = scratch.clear(&super::super::root());
+
+        assert_eq!(named, [format!("{} sleep 600", left.id())]);
+        assert!(!left.wait().expect("its end").success());
+        assert!(!dir.exists());
     }
 }
