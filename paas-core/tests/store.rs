@@ -1,21 +1,19 @@
-//! Every store of this crate passes the public suite.
+//! Every store of this crate passes the public suite and agrees with the model.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test does")]
+
+#[cfg(feature = "sqlite")]
+#[path = "store/sqlite.rs"]
+mod sqlite;
 
 use paas_core::store::MemoryStore;
-use paas_core::testkit::store::conformance;
+use paas_core::testkit::store::{agrees_with_memory, conformance};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_store_keeps_the_contract() {
     conformance(async |clock| MemoryStore::new(clock)).await;
 }
 
-#[cfg(feature = "sqlite")]
-#[tokio::test(flavor = "multi_thread")]
-async fn the_sqlite_store_keeps_the_contract() {
-    let dir = tempfile::tempdir().unwrap();
-    let made = std::sync::atomic::AtomicU32::new(0);
-    conformance(async |clock| {
-        let n = made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        paas_core::store::SqliteStore::open(dir.path().join(format!("{n}.db")), clock).unwrap()
-    })
-    .await;
+#[tokio::test]
+async fn the_model_agrees_with_itself() {
+    agrees_with_memory(async |clock| MemoryStore::new(clock), 1, 5_000).await;
 }

@@ -171,3 +171,6 @@ impl Store for SqliteStore {
         changes
     }
 }
+
+#[cfg(test)]
+mod tests;

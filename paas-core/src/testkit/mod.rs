@@ -5,6 +5,7 @@ pub mod addon;
 pub mod blobs;
 pub mod builder;
 mod clock;
+mod cut;
 pub mod logs;
 pub mod router;
 pub mod runtime;
@@ -12,3 +13,4 @@ pub mod source;
 pub mod store;
 
 pub use clock::ManualClock;
+pub use cut::{Cut, CutStore};

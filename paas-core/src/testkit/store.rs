@@ -2,6 +2,7 @@
 
 mod events;
 mod leases;
+mod model;
 mod queue;
 mod rows;
 
@@ -10,6 +11,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use model::agrees_with_memory;
 
 use super::ManualClock;
 use crate::store::{

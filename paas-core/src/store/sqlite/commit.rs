@@ -37,18 +37,19 @@ fn next_place(connection: &Connection) -> Result<u64> {
     connection.prepare_cached(sql)?.query_one([], |row| Ok(rows::number(row, 0)))?
 }
 
+/// Of all subjects, and of one.
+pub(super) const EVENTS_SQL: [&str; 2] = [
+    "SELECT seq, subject, body FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    "SELECT seq, subject, body FROM events WHERE subject = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2",
+];
+
 pub(super) fn events(
     connection: &Connection,
     after: u64,
     subject: Option<&str>,
     limit: usize,
 ) -> Result<Vec<EventRow>> {
-    let mut statement = connection.prepare_cached(match subject {
-        Some(_) => {
-            "SELECT seq, subject, body FROM events WHERE subject = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2"
-        }
-        None => "SELECT seq, subject, body FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-    })?;
+    let mut statement = connection.prepare_cached(EVENTS_SQL[usize::from(subject.is_some())])?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let read = |row: &rusqlite::Row<'_>| Ok((rows::number(row, 0), row.get(1)?, row.get(2)?));
     let found = match subject {

@@ -25,21 +25,32 @@ pub(super) fn open_and_migrate(path: &Path) -> Result<Connection> {
     // SQLite gives its log and index the mode of the file.
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(failed)?;
+    let mut connection = connect(path)?;
+    inspect(&connection)?;
     if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
     }
-    drop(file);
-    let mut connection = open(path)?;
-    migrate(&mut connection, MIGRATIONS)?;
+    configure(&connection, path)?;
+    migrate(&mut connection)?;
     Ok(connection)
 }
 
-/// Opens a file that is there.
+/// Opens a file that is there and up to date.
 pub(super) fn open(path: &Path) -> Result<Connection> {
+    let connection = connect(path)?;
+    configure(&connection, path)?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> Result<Connection> {
     use rusqlite::OpenFlags as Flags;
     let flags = Flags::SQLITE_OPEN_READ_WRITE | Flags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection, path: &Path) -> Result<()> {
     connection.set_prepared_statement_cache_capacity(128);
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
@@ -54,38 +65,40 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "memory")?;
-    Ok(connection)
+    Ok(())
 }
 
-fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<()> {
-    let known = migrations.len();
-    if version(connection)? == known {
-        return Ok(());
-    }
-    // Another process may do the same at the same time: look again once we may write.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found = version(&transaction)?;
-    if found > known {
-        return Err(Error::new(
-            ErrorCode::Unsupported,
-            format!(
-                "the store was written by a newer version (schema {found}, and this one knows {known}): \
-                 start that version, or put back the backup made before it"
-            ),
-        ));
-    }
-    let id: i32 = transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let empty: bool =
-        transaction.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
+/// Refuses a file that isn't ours to write, before anything in it is changed, and tells its version.
+fn inspect(connection: &Connection) -> Result<usize> {
+    let (known, found) = (MIGRATIONS.len(), version(connection)?);
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let empty = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)";
+    let empty: bool = connection.query_row(empty, [], |row| row.get(0))?;
     if id != APPLICATION_ID && !empty {
         let message = "this file is another program's database, not a store; choose another path";
         return Err(Error::new(ErrorCode::Corrupt, message));
     }
-    for migration in &migrations[found..] {
+    if found > known {
+        let message = format!(
+            "the store was written by a newer version (schema {found}, and this one knows {known}): start that \
+             version, or put back the backup made before it"
+        );
+        return Err(Error::new(ErrorCode::Unsupported, message));
+    }
+    Ok(found)
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
+    if inspect(connection)? == MIGRATIONS.len() {
+        return Ok(());
+    }
+    // Another process may do the same at the same time: look again once we may write.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in &MIGRATIONS[inspect(&transaction)?..] {
         transaction.execute_batch(migration)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", i64::try_from(known).unwrap_or(i64::MAX))?;
+    transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
     transaction.commit()?;
     Ok(())
 }

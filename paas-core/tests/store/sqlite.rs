@@ -1,0 +1,276 @@
+//! The SQLite store: the suite, several processes, death and full disks.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use paas_core::store::{
+    ClaimRequest, EventRow, Expect, Fence, ListQuery, NewEvent, Row, SqliteStore, Store, Table, Transaction,
+    Write,
+};
+use paas_core::testkit::store::{agrees_with_memory, conformance};
+use paas_core::{Clock, ErrorCode, Result, SystemClock};
+use tokio::sync::watch;
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new())
+}
+
+fn put(key: &str, body: String) -> Transaction {
+    Transaction::new().write(Write::put(Table::Apps, key, "", Expect::Any, body))
+}
+
+/// New paths in a folder that lives as long as this.
+struct Files(tempfile::TempDir, AtomicUsize);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap(), AtomicUsize::new(0))
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join(format!("{}.db", self.1.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sqlite_store_keeps_the_contract() {
+    let files = Files::new();
+    conformance(async |clock| SqliteStore::open(files.path(), clock).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_stores_on_one_file_are_one_store() {
+    let files = Files::new();
+    conformance(async |clock| Peers::open(&files.path(), &clock)).await;
+}
+
+/// `PAAS_SEED=7` runs that seed alone.
+#[tokio::test]
+async fn the_sqlite_store_agrees_with_the_model() {
+    let files = Files::new();
+    let seeds = match std::env::var("PAAS_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..6).collect(),
+    };
+    for seed in seeds {
+        agrees_with_memory(async |clock| SqliteStore::open(files.path(), clock).unwrap(), seed, 400).await;
+        agrees_with_memory(async |clock| Peers::open(&files.path(), &clock), seed, 100).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_commits_wakes_listeners_in_another() {
+    let files = Files::new();
+    let path = files.path();
+    let (ours, theirs) =
+        (SqliteStore::open(&path, clock()).unwrap(), SqliteStore::open(&path, clock()).unwrap());
+    ours.commit(put("a", "{}".into())).await.unwrap();
+    let mut changes = ours.changes();
+    for n in 0..3 {
+        changes.mark_unchanged();
+        theirs.commit(put("a", n.to_string())).await.unwrap();
+        changes.changed().await.unwrap();
+    }
+}
+
+/// The parent kills this one while it commits; it has no end of its own.
+const CHILD: &str = "PAAS_TEST_COMMIT_INTO";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_outlives_a_killed_process() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        return commit_until_killed(Path::new(&path)).await;
+    }
+    let files = Files::new();
+    let path = files.path();
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sqlite::what_was_acknowledged_outlives_a_killed_process", "--nocapture"])
+            .env(CHILD, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let said = |line: String| line.split_once("acknowledged ").map(|(_, key)| key.to_owned());
+        acknowledged.extend(lines.by_ref().filter_map(said).take(50 + round * 37));
+        child.kill().unwrap();
+        acknowledged.extend(lines.filter_map(said));
+        child.wait().unwrap();
+
+        let store = SqliteStore::open(&path, clock()).unwrap();
+        for key in &acknowledged {
+            assert!(
+                store.get(Table::Apps, key).await.unwrap().is_some(),
+                "{key} was acknowledged and is lost"
+            );
+        }
+        let rows = store.list(Table::Apps, &ListQuery::all()).await.unwrap();
+        let events = store.events(0, None, usize::MAX).await.unwrap();
+        assert_eq!(rows.len(), events.len(), "a row and its event are one");
+        assert!(events.iter().map(|event| event.seq).eq(1..=events.len() as u64));
+    }
+}
+
+async fn commit_until_killed(path: &Path) {
+    let store = SqliteStore::open(path, clock()).unwrap();
+    let writers = (0..8).map(|_| async {
+        loop {
+            let key = paas_core::WorkflowId::new().to_string();
+            store.commit(put(&key, "{}".into()).event(NewEvent::new("app", key.clone()))).await.unwrap();
+            println!("acknowledged {key}");
+        }
+    });
+    futures_util::future::join_all(writers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_harms_nothing() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let path = disk.0.path().join("store.db");
+    let store = Arc::new(SqliteStore::open(&path, clock()).unwrap());
+    store.commit(put("before", "{}".into())).await.unwrap();
+    let body = "x".repeat(20_000);
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    for round in 0..100 {
+        let commits = (0..4).map(|n| {
+            let (store, key, body) = (store.clone(), format!("{round}-{n}"), body.clone());
+            tokio::spawn(async move { (store.commit(put(&key, body)).await, key) })
+        });
+        for commit in futures_util::future::join_all(commits).await {
+            match commit.unwrap() {
+                (Ok(_), key) => kept.push(key),
+                (Err(e), key) => {
+                    assert_eq!(e.code(), ErrorCode::DiskFull, "{e:?}");
+                    assert!(e.message().contains("free some space"), "{e}");
+                    refused.push(key);
+                }
+            }
+        }
+    }
+    assert!(!kept.is_empty() && refused.len() > 100, "the disk got full: {} {}", kept.len(), refused.len());
+    let there = |key: String| {
+        let store = store.clone();
+        async move { store.get(Table::Apps, &key).await.unwrap().is_some() }
+    };
+    for key in &kept {
+        assert!(there(key.clone()).await, "{key} was acknowledged");
+    }
+    for key in refused {
+        assert!(!there(key.clone()).await, "{key} was refused");
+    }
+    disk.free();
+    store.commit(put("after", body)).await.expect("there is room again");
+    assert!(there("before".into()).await && there("after".into()).await);
+    drop(store);
+    let again = SqliteStore::open(&path, clock()).unwrap();
+    assert_eq!(again.list(Table::Apps, &ListQuery::all()).await.unwrap().len(), kept.len() + 2);
+}
+
+/// Four megabytes, three of them taken.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(dir.path());
+        match mount.output() {
+            Ok(output) if output.status.success() => {
+                let disk = Self(dir);
+                std::fs::write(disk.filler(), vec![0; 3 << 20]).unwrap();
+                Some(disk)
+            }
+            failed => {
+                assert!(std::env::var_os("CI").is_none(), "a tmpfs can't be mounted: {failed:?}");
+                eprintln!(
+                    "SKIPPED a_full_disk_is_told_and_harms_nothing: a tmpfs can't be mounted: {failed:?}"
+                );
+                None
+            }
+        }
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.0.path().join("filler")
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, since the store's thread may still close its file; a failure leaves four megabytes behind.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Stores on one file, called in turn: as several processes would.
+#[derive(Debug)]
+struct Peers(Vec<SqliteStore>, AtomicUsize);
+
+impl Peers {
+    fn open(path: &Path, clock: &Arc<dyn Clock>) -> Self {
+        let stores = (0..3).map(|_| SqliteStore::open(path, clock.clone()).unwrap());
+        Self(stores.collect(), AtomicUsize::new(0))
+    }
+
+    fn next(&self) -> &SqliteStore {
+        &self.0[self.1.fetch_add(1, Ordering::Relaxed) % self.0.len()]
+    }
+}
+
+#[async_trait]
+impl Store for Peers {
+    async fn commit(&self, transaction: Transaction) -> Result<u64> {
+        self.next().commit(transaction).await
+    }
+
+    async fn get(&self, table: Table, key: &str) -> Result<Option<Row>> {
+        self.next().get(table, key).await
+    }
+
+    async fn list(&self, table: Table, query: &ListQuery) -> Result<Vec<Row>> {
+        self.next().list(table, query).await
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Option<Row>> {
+        self.next().claim(request).await
+    }
+
+    async fn renew(&self, fence: &Fence, ttl: Duration) -> Result<u64> {
+        self.next().renew(fence, ttl).await
+    }
+
+    async fn lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<bool> {
+        self.next().lease(name, owner, ttl).await
+    }
+
+    async fn unlease(&self, name: &str, owner: &str) -> Result<()> {
+        self.next().unlease(name, owner).await
+    }
+
+    async fn leased(&self, name: &str) -> Result<Option<String>> {
+        self.next().leased(name).await
+    }
+
+    async fn next_due(&self) -> Result<Option<DateTime<Utc>>> {
+        self.next().next_due().await
+    }
+
+    async fn events(&self, after: u64, subject: Option<&str>, limit: usize) -> Result<Vec<EventRow>> {
+        self.next().events(after, subject, limit).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.next().changes()
+    }
+}
