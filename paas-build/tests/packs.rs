@@ -325,6 +325,21 @@ fn a_procfile_app_runs_as_it_was_pushed() {
 }
 
 #[test]
+fn the_sample_app_needs_nothing_but_perl_and_tells_what_happened() {
+    if !have(&["perl"]) {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/sample-app");
+    let workshop = Workshop::of("procfile", &folder);
+    let page = workshop.boot(&workshop.build()).get("/");
+    assert!(
+        page.contains("pushed with plain <code>git push</code>") && page.contains("No database yet."),
+        "{page}"
+    );
+    assert!(!page.contains("{{"), "{page}");
+}
+
+#[test]
 fn a_static_site_serves_pages_types_clean_urls_and_its_own_404() {
     if !have(&["perl"]) {
         return;

@@ -55,11 +55,16 @@ pub(crate) struct Build {
 impl Workshop {
     /// A copy of the fixture, and the buildpack of this name.
     pub(crate) fn new(pack: &str, fixture: &str) -> Self {
+        Self::of(pack, &fixture_folder(fixture))
+    }
+
+    /// A copy of this folder, and the buildpack of this name.
+    pub(crate) fn of(pack: &str, app: &Path) -> Self {
         let root = tempfile::tempdir().unwrap();
         for folder in ["cache", "env", "home", "tmp"] {
             fs::create_dir(root.path().join(folder)).unwrap();
         }
-        copy(&fixture_folder(fixture), &root.path().join("source"));
+        copy(app, &root.path().join("source"));
         Self { pack: pack.to_owned(), root, path: std::env::var("PATH").unwrap() }
     }
 
