@@ -263,14 +263,19 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// An instance of this spec that was just started.
-    pub fn starting(spec: &ProcessSpec, index: u32, at: DateTime<Utc>) -> Self {
+    /// An instance of this release of this app that was started at this time.
+    pub fn new(
+        (app, app_id): (AppName, AppId),
+        (release, version): (ReleaseId, Version),
+        name: InstanceName,
+        at: DateTime<Utc>,
+    ) -> Self {
         Self {
-            app: spec.app.clone(),
-            app_id: spec.app_id,
-            release: spec.release,
-            version: spec.version,
-            name: InstanceName::new(spec.process.clone(), index),
+            app,
+            app_id,
+            release,
+            version,
+            name,
             state: InstanceState::Starting,
             address: None,
             started_at: at,
@@ -279,6 +284,12 @@ impl Instance {
             reason: None,
             metadata: BTreeMap::new(),
         }
+    }
+
+    /// An instance of this spec that was just started.
+    pub fn starting(spec: &ProcessSpec, index: u32, at: DateTime<Utc>) -> Self {
+        let name = InstanceName::new(spec.process.clone(), index);
+        Self::new((spec.app.clone(), spec.app_id), (spec.release, spec.version), name, at)
     }
 }
 

@@ -143,6 +143,7 @@ impl Confined {
                 pid: child.id().unwrap_or_default(),
                 program: self.program.clone(),
                 grace: self.grace,
+                out_of_memory: false,
                 running: Some(Running { child, group }),
                 order,
             }),
@@ -212,6 +213,7 @@ pub struct Child {
     pid: u32,
     program: String,
     grace: Duration,
+    out_of_memory: bool,
     /// `None` once all has ended.
     running: Option<Running>,
     order: File,
@@ -234,6 +236,7 @@ impl Child {
         };
         let status = running.child.wait().await;
         let status = status.map_err(Error::io(format!("can't wait for {}", self.program)))?;
+        self.out_of_memory = running.group.out_of_memory() > 0;
         running.kill_rest().await;
         self.running = None;
         if status.code() == Some(stage::FAILED)
@@ -254,10 +257,43 @@ impl Child {
     /// # Errors
     /// As [`Child::wait`].
     pub async fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
-        if let Some(running) = &mut self.running {
-            running.end(grace).await;
+        self.terminate();
+        if timeout(grace, self.ended()).await.is_err() {
+            self.kill();
         }
         self.wait().await
+    }
+
+    /// Sends SIGTERM to it and everything it started.
+    pub fn terminate(&self) {
+        if let Some(running) = &self.running {
+            running.signal(Signal::SIGTERM);
+        }
+    }
+
+    /// Sends SIGKILL to it and everything it started; [`Child::wait`] tells when they are gone.
+    pub fn kill(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.kill_now();
+        }
+    }
+
+    /// Waits until it and everything it started have ended by themselves.
+    pub async fn ended(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.ended().await;
+        }
+    }
+
+    /// Its control group while it runs.
+    pub fn group(&self) -> Option<&Group> {
+        self.running.as_ref().map(|running| &running.group)
+    }
+
+    /// Whether the kernel killed it, or something it started, because the memory limit was reached. Known once it
+    /// was waited for.
+    pub fn out_of_memory(&self) -> bool {
+        self.out_of_memory
     }
 
     /// What the last stage wrote over its order. A program's own status 125 leaves the order as it was.
@@ -292,18 +328,17 @@ struct Running {
 }
 
 impl Running {
-    /// SIGTERM, and SIGKILL once the grace is over; returns when none is left but the program itself, which the
-    /// caller waits for.
     async fn end(&mut self, grace: Duration) {
         self.signal(Signal::SIGTERM);
-        let all_gone = async {
-            // Polled and not awaited: others of the group may outlive the program.
-            while matches!(self.child.try_wait(), Ok(None)) || !self.members().is_empty() {
-                sleep(POLL).await;
-            }
-        };
-        if timeout(grace, all_gone).await.is_err() {
+        if timeout(grace, self.ended()).await.is_err() {
             self.kill_now();
+        }
+    }
+
+    async fn ended(&mut self) {
+        // Polled and not awaited: others of the group may outlive the program.
+        while matches!(self.child.try_wait(), Ok(None)) || !self.members().is_empty() {
+            sleep(POLL).await;
         }
     }
 

@@ -24,6 +24,7 @@ impl Rules {
         if own_root {
             readable.push(Path::new("/"));
             writable.extend(profile.binds.iter().filter(|bind| bind.writable).map(|bind| bind.to.as_path()));
+            writable.extend(profile.overlays.iter().map(|overlay| overlay.to.as_path()));
         } else {
             readable.extend(Profile::SYSTEM.iter().map(Path::new));
         }

@@ -43,6 +43,12 @@ impl Helper {
         Self { path: path.into().into(), abilities: Arc::default() }
     }
 
+    /// The same helper, told what was found out about this machine by another process already.
+    #[must_use]
+    pub fn knowing(self, abilities: Abilities) -> Self {
+        Self { abilities: Arc::new(OnceLock::from(abilities)), ..self }
+    }
+
     /// Where the binary is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -52,4 +52,5 @@ pub use confined::{Child, Confined};
 pub use error::{Error, Result};
 pub use group::Group;
 pub use helper::{Helper, init};
-pub use profile::{Bind, Limits, Profile, User};
+pub use profile::{Bind, Limits, Overlay, Profile, User};
+pub use stage::close_inherited_files;

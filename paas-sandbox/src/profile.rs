@@ -19,6 +19,9 @@ pub struct Profile {
     /// Folders and files it sees in another place than where they are. Without mount namespaces they are
     /// left out: see [`Abilities::namespaces`](crate::Abilities).
     pub binds: Vec<Bind>,
+    /// Folders that it sees as its own copies, of which only the changes are kept. Needs mount namespaces and a
+    /// kernel and file system that can: try it before relying on it.
+    pub overlays: Vec<Overlay>,
     /// The folder that is its `/tmp` and `/var/tmp`: a fresh one of its own. Without one it gets an empty one
     /// in memory.
     pub tmp: Option<PathBuf>,
@@ -91,6 +94,19 @@ impl Profile {
         self
     }
 
+    /// Sees `from` as `to`, and what it changes there goes to the folder `changes`, which must belong to its user
+    /// and be used for nothing else.
+    #[must_use]
+    pub fn overlay(
+        mut self,
+        from: impl Into<PathBuf>,
+        changes: impl Into<PathBuf>,
+        to: impl Into<PathBuf>,
+    ) -> Self {
+        self.overlays.push(Overlay { from: from.into(), changes: changes.into(), to: to.into() });
+        self
+    }
+
     /// With this folder as its `/tmp`.
     #[must_use]
     pub fn tmp(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -154,6 +170,18 @@ pub struct Bind {
     pub to: PathBuf,
     /// Whether the program may change it.
     pub writable: bool,
+}
+
+/// A folder that is seen as a copy in another place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Overlay {
+    /// Where it is; it stays as it is.
+    pub from: PathBuf,
+    /// Where the changes are kept.
+    pub changes: PathBuf,
+    /// Where the program sees it.
+    pub to: PathBuf,
 }
 
 /// How much a program and all that it starts may use together. Zero is no limit.

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Uid, chdir, getegid, geteuid, pivot_root};
 
-use crate::Profile;
+use crate::{Overlay, Profile};
 
 /// Where the old root hangs while the new one is filled.
 const OLD: &str = "/.old";
@@ -64,6 +64,9 @@ pub(crate) fn build(profile: &Profile) -> io::Result<()> {
     for bind in &profile.binds {
         place(&bind.from, &bind.to, bind.writable)?;
     }
+    for overlay in &profile.overlays {
+        copy_on_write(overlay, profile)?;
+    }
     names(profile)?;
     for path in &profile.hidden {
         hide(path)?;
@@ -99,6 +102,39 @@ fn place(from: &Path, to: &Path, writable: bool) -> io::Result<()> {
     mount(Some(&old(from)), to, NONE, bind, NONE).map_err(|e| said(e.into()))?;
     if !writable {
         read_only(to).map_err(said)?;
+    }
+    Ok(())
+}
+
+/// Mounts an overlay. Both folders get plain names first: the kernel's options have no good way to quote a path.
+fn copy_on_write(overlay: &Overlay, profile: &Profile) -> io::Result<()> {
+    let (lower, changes) = (Path::new("/.lower"), Path::new("/.changes"));
+    for (path, at) in [(&overlay.from, lower), (&overlay.changes, changes)] {
+        fs::create_dir(at)?;
+        mount(Some(&old(path)), at, NONE, MsFlags::MS_BIND, NONE)?;
+    }
+    for name in ["upper", "work"] {
+        let folder = changes.join(name);
+        fs::create_dir_all(&folder)?;
+        if let Some(user) = profile.user {
+            lchown(&folder, Some(user.uid), Some(user.gid))?;
+        }
+    }
+    mount_point(&overlay.to, true)?;
+    let mut options = "lowerdir=/.lower,upperdir=/.changes/upper,workdir=/.changes/work".to_owned();
+    if !geteuid().is_root() {
+        options.push_str(",userxattr");
+    }
+    mount(
+        Some("overlay"),
+        &overlay.to,
+        Some("overlay"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some(&*options),
+    )?;
+    for at in [lower, changes] {
+        umount2(at, MntFlags::MNT_DETACH)?;
+        fs::remove_dir(at)?;
     }
     Ok(())
 }

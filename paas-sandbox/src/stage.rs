@@ -154,8 +154,12 @@ fn limit(profile: &Profile) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes what a careless library of the host left open across `exec`.
-fn close_inherited_files() -> io::Result<()> {
+/// Closes what a careless library of the host left open across `exec`: everything but standard input, output and
+/// errors. Only for a process that has just begun and opened nothing itself.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn close_inherited_files() -> io::Result<()> {
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|fd| *fd > 2)

@@ -1,0 +1,190 @@
+//! What is kept of each launch, so that engine and shim may die at any instruction.
+//!
+//! ```text
+//! <data>/launches/<id>/launch.json   written before the shim is started
+//!                      lock          held by the shim for as long as it lives
+//!                      shim.json     who the shim and the program are, written once the program was started
+//!                      up.json       it was well, and where it listened
+//!                      exit.json     how it ended; whoever writes it holds the lock
+//!                      tmp/ home/    what the program writes
+//! ```
+//!
+//! A lock that nobody holds and no end: either the shim was killed or it never came that far. Whoever finds that takes
+//! the lock and writes the end, so a shim that comes late finds it and doesn't start anything.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use paas_core::{Error, ErrorCode, Result};
+use paas_sandbox::Group;
+use paas_sandbox::procfs::ProcessId;
+use rustix::fs::FlockOperation;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::supervisor::{End, Label, Up};
+
+/// What is kept before the shim is started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) label: Label,
+    pub(super) port: Option<u16>,
+    pub(super) started_at: DateTime<Utc>,
+}
+
+/// Who runs, once it runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Running {
+    pub(super) shim: ProcessId,
+    pub(super) program: u32,
+    pub(super) group: Group,
+}
+
+/// The folder of one launch.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder; false if it was there.
+    pub(super) fn create(&self) -> Result<bool> {
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(self.failed(e)),
+        }
+    }
+
+    /// Keeps what is to be launched: safe on disk where it must never be launched twice, whatever happens to the
+    /// machine.
+    pub(super) fn keep_record(&self, record: &Record) -> Result<()> {
+        self.write("launch.json", record, record.label.once.is_some())
+    }
+
+    pub(super) fn record(&self) -> Result<Option<Record>> {
+        self.read("launch.json")
+    }
+
+    pub(super) fn keep_running(&self, running: &Running) -> Result<()> {
+        self.write("shim.json", running, false)
+    }
+
+    pub(super) fn running(&self) -> Result<Option<Running>> {
+        self.read("shim.json")
+    }
+
+    pub(super) fn keep_up(&self, up: Up) -> Result<()> {
+        self.write("up.json", &up, false)
+    }
+
+    pub(super) fn up(&self) -> Result<Option<Up>> {
+        self.read("up.json")
+    }
+
+    /// Writes how it ended. Only who holds the lock may.
+    pub(super) fn keep_end(&self, _lock: &Lock, end: &End) -> Result<()> {
+        self.write("exit.json", end, true)
+    }
+
+    pub(super) fn end(&self) -> Result<Option<End>> {
+        self.read("exit.json")
+    }
+
+    /// Takes the lock if nobody has it.
+    pub(super) fn try_lock(&self) -> Result<Option<Lock>> {
+        match self.open_lock(FlockOperation::NonBlockingLockExclusive) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other.map(Some).map_err(|e| self.failed(e)),
+        }
+    }
+
+    /// Takes the lock, waiting for it.
+    pub(super) fn lock(&self) -> Result<Lock> {
+        self.open_lock(FlockOperation::LockExclusive).map_err(|e| self.failed(e))
+    }
+
+    fn open_lock(&self, how: FlockOperation) -> io::Result<Lock> {
+        let path = self.path.join("lock");
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, how))?;
+        Ok(Lock(file))
+    }
+
+    /// Removes it with all that the program wrote.
+    pub(super) fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.failed(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what the program wrote, and keeps how it ended.
+    pub(super) fn clear(&self) -> Result<()> {
+        for name in ["tmp", "home"] {
+            match fs::remove_dir_all(self.path.join(name)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed(e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, name: &str, value: &impl Serialize, durable: bool) -> Result<()> {
+        write_file(&self.path.join(name), value, durable)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        read_file(&self.path.join(name))
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        Error::from_io(format!("can't keep the launch in {}", self.path.display()), error)
+    }
+}
+
+/// Held by whoever may write the end.
+#[derive(Debug)]
+pub(super) struct Lock(#[allow(dead_code, reason = "the lock is held while the file is open")] File);
+
+/// Replaces a file in one step: beside it, then renamed; safe on disk first where it must survive a power cut.
+pub(super) fn write_file(path: &Path, value: &impl Serialize, durable: bool) -> Result<()> {
+    let written = (|| {
+        let aside = path.with_extension("new");
+        let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        if durable {
+            file.sync_all()?;
+        }
+        fs::rename(&aside, path)?;
+        match path.parent() {
+            Some(folder) if durable => File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
+    })();
+    written.map_err(|e: io::Error| Error::from_io(format!("can't write {}", path.display()), e))
+}
+
+/// Reads a file that [`write_file`] wrote.
+pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::from_io(format!("can't read {}", path.display()), e)),
+    };
+    let read = serde_json::from_slice(&text);
+    read.map(Some).map_err(|e| {
+        Error::new(ErrorCode::Corrupt, format!("{} can't be read", path.display())).with_source(e)
+    })
+}

@@ -1,0 +1,218 @@
+//! Local processes: a [`Runtime`] on one machine that needs nothing but Linux and `bash`.
+//!
+//! ```text
+//! engine ── supervisor ── launcher ──spawns──> shim (outlives the engine) ──spawns──> bash -c COMMAND
+//!                                               │ app's log, exit status             (own user, own walls)
+//! ```
+//!
+//! Each instance has a shim for a parent: this binary, started again, which reads what the program prints and keeps
+//! how it ended, so that the engine may be killed and started again without anybody noticing. The program runs inside
+//! the walls of `paas-sandbox`, as a user that belongs to its app alone, in a copy of the slug of its own: through
+//! an overlay where the machine can do that, so that nothing is copied, else a real copy. What it writes is gone when
+//! it ends, as on Heroku.
+
+mod folder;
+mod launcher;
+mod ports;
+mod shim;
+mod slugs;
+mod users;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use paas_core::{
+    AppName, Blobs, Clock, Context, Error, ErrorCode, Exit, Instance, ProcessSpec, ReleaseId, Result, Retry,
+    RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
+};
+use paas_sandbox::Helper;
+use rustix::fs::FlockOperation;
+use tokio::time::sleep;
+
+pub use launcher::ProcessLauncher;
+
+use crate::logs::FileLogs;
+use crate::supervisor::{Backoff, Supervisor};
+
+/// Serves as a shim if this process was started as one, and never returns then.
+pub(crate) fn init(first: Option<&OsStr>, second: Option<&OsStr>) {
+    if first.and_then(OsStr::to_str) == Some(shim::SHIM) {
+        shim::main(second);
+    }
+}
+
+/// How local processes are run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProcessConfig {
+    /// A folder of this runtime's own.
+    pub data: PathBuf,
+    /// Where slugs are.
+    pub blobs: Arc<dyn Blobs>,
+    /// Where what the processes print goes.
+    pub logs: Arc<FileLogs>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The binary that serves as shim and sandbox.
+    pub helper: Helper,
+    /// When crashed instances are started again.
+    pub backoff: Backoff,
+    /// Folders beside the system's that every app may read and execute: toolchains in somebody's home.
+    pub read_only: Vec<PathBuf>,
+    /// The first of 20,000 user numbers for apps, where the platform runs as root.
+    pub first_user: u32,
+    /// The ports that web processes are told to listen on.
+    pub ports: Range<u16>,
+}
+
+impl ProcessConfig {
+    /// Runs processes with their things in this folder.
+    pub fn new(
+        data: impl Into<PathBuf>,
+        blobs: Arc<dyn Blobs>,
+        logs: Arc<FileLogs>,
+        clock: Arc<dyn Clock>,
+        helper: Helper,
+    ) -> Self {
+        Self {
+            data: data.into(),
+            blobs,
+            logs,
+            clock,
+            helper,
+            backoff: Backoff::default(),
+            read_only: Vec::new(),
+            first_user: 20_000,
+            ports: ports::RANGE,
+        }
+    }
+
+    /// With this back-off.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Every app may read and execute this too.
+    #[must_use]
+    pub fn read_only(mut self, path: impl Into<PathBuf>) -> Self {
+        self.read_only.push(path.into());
+        self
+    }
+
+    /// With ports of this range.
+    #[must_use]
+    pub fn ports(mut self, ports: Range<u16>) -> Self {
+        self.ports = ports;
+        self
+    }
+}
+
+/// Runs local processes. See the [module](self).
+///
+/// Dropping it ends no process: the next one that is opened on the same folder adopts them.
+#[derive(Debug)]
+pub struct ProcessRuntime {
+    supervisor: Supervisor<ProcessLauncher>,
+    /// One supervisor for each folder.
+    _lock: File,
+}
+
+impl ProcessRuntime {
+    /// Adopts what runs already. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// `unavailable` when another process supervises this folder, or bash is missing; `not_initialised` when the helper
+    /// binary isn't one.
+    pub async fn open(config: ProcessConfig) -> Result<Self> {
+        let made = std::fs::create_dir_all(&config.data);
+        made.map_err(|e| Error::from_io(format!("can't make {}", config.data.display()), e))?;
+        let lock = lock(&config.data).await?;
+        let logs: Arc<dyn paas_core::Logs> = Arc::clone(&config.logs) as _;
+        let (clock, backoff) = (Arc::clone(&config.clock), config.backoff);
+        let launcher = ProcessLauncher::open(config).await?;
+        for missing in launcher.abilities().missing() {
+            tracing::warn!("isolation is degraded: {missing}");
+        }
+        let supervisor = Supervisor::start(launcher, logs, clock, backoff).await?;
+        Ok(Self { supervisor, _lock: lock })
+    }
+
+    /// What this machine can't wall off, each in a sentence for people; nothing when all is well.
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.supervisor.launcher().abilities().missing()
+    }
+
+    /// Ends every instance of every app, for a platform that goes down with its apps.
+    pub async fn stop_all(&self) {
+        self.supervisor.stop_all().await;
+    }
+}
+
+/// How long an engine that is just ending may keep its lock.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+async fn lock(data: &Path) -> Result<File> {
+    let path = data.join("supervisor.lock");
+    let failed = |e| Error::from_io(format!("can't lock {}", path.display()), e);
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let taken = async {
+        while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if e != rustix::io::Errno::WOULDBLOCK {
+                return Err(failed(e.into()));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(PATIENCE, taken).await {
+        Ok(taken) => taken.map(|()| file),
+        Err(_) => Err(Error::new(
+            ErrorCode::Unavailable,
+            format!("another process supervises {}: stop it or use another folder", data.display()),
+        )
+        .with_retry(Retry::Backoff)),
+    }
+}
+
+#[async_trait]
+impl Runtime for ProcessRuntime {
+    fn capabilities(&self) -> RuntimeCapabilities {
+        self.supervisor.capabilities()
+    }
+
+    async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
+        self.supervisor.ensure(ctx, spec).await
+    }
+
+    async fn observe(&self, app: &AppName) -> Result<Vec<Instance>> {
+        self.supervisor.observe(app).await
+    }
+
+    async fn apps(&self) -> Result<Vec<AppName>> {
+        self.supervisor.apps().await
+    }
+
+    fn watch(&self) -> BoxStream<'static, RuntimeEvent> {
+        self.supervisor.watch()
+    }
+
+    async fn run_once(&self, ctx: &Context, spec: &RunSpec) -> Result<Exit> {
+        self.supervisor.run_once(ctx, spec).await
+    }
+
+    async fn retire(&self, ctx: &Context, app: &AppName, release: ReleaseId) -> Result<()> {
+        self.supervisor.retire(ctx, app, release).await
+    }
+
+    async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()> {
+        self.supervisor.forget(ctx, app).await
+    }
+}

@@ -1,0 +1,105 @@
+//! Commands that run once to their end: the release phase, what somebody runs by hand.
+
+use std::sync::Arc;
+
+use paas_core::{
+    CancelReason, Context, Error, ErrorCode, Exit, InstanceName, Redactor, Result, RunSpec, Runtime as _,
+};
+use tokio::time::timeout;
+
+use super::Supervisor;
+use super::launcher::{End, Found, Kill, Label, Launch, LaunchId, Launcher, Once};
+
+impl<L: Launcher> Supervisor<L> {
+    /// As [`Runtime::run_once`](paas_core::Runtime::run_once) says.
+    pub(super) async fn once(&self, ctx: &Context, spec: &RunSpec) -> Result<Exit> {
+        ctx.cancel.check()?;
+        let launcher = &self.shared.launcher;
+        let id = LaunchId::of_key(&ctx.key);
+        let found = self.launch_once(ctx, id, spec).await?;
+        let redactor = Redactor::knowing(&spec.process.env);
+        if let Some(end) = found.end {
+            return ended(end, &redactor);
+        }
+        let age = (self.shared.clock.now() - found.process.started_at).to_std().unwrap_or_default();
+        let left = spec.timeout.saturating_sub(age);
+        let cancelled = tokio::select! {
+            biased;
+            waited = timeout(left, launcher.wait(id)) => match waited {
+                Ok(end) => return ended(end?, &redactor),
+                Err(_) => None,
+            },
+            reason = ctx.cancel.cancelled() => Some(reason),
+        };
+        match cancelled {
+            // It goes on: the next engine, or the one that has the work now, waits for it by the same key.
+            Some(reason @ (CancelReason::Shutdown | CancelReason::LeaseLost)) => Err(reason.into()),
+            Some(reason) => {
+                self.stop_once(id).await?;
+                Err(reason.into())
+            }
+            None => {
+                self.stop_once(id).await?;
+                let seconds = spec.timeout.as_secs();
+                Err(Error::new(ErrorCode::Timeout, format!("the command took longer than {seconds} seconds")))
+            }
+        }
+    }
+
+    /// Launches it, or finds the launch that was made for this key.
+    async fn launch_once(&self, ctx: &Context, id: LaunchId, spec: &RunSpec) -> Result<Found> {
+        let process = &spec.process;
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let label = Label {
+            app: process.app.clone(),
+            app_id: process.app_id,
+            release: process.release,
+            version: process.version,
+            name: InstanceName::new(process.process.clone(), 1),
+            artifact: process.artifact.digest,
+            digest: self.spec_digest(process),
+            health: process.health.clone(),
+            grace_ms: millis(process.grace),
+            restarts: 0,
+            crashes: 0,
+            once: Some(Once { workflow: ctx.key.workflow, timeout_ms: millis(spec.timeout) }),
+        };
+        let launcher = &self.shared.launcher;
+        if let Some(found) = launcher.find(id).await? {
+            return Ok(found);
+        }
+        let launch = Launch { id, label: label.clone(), spec: Arc::new(process.clone()) };
+        // In a task of its own: a launch that is given up halfway could leave a process that nobody knows.
+        let shared = Arc::clone(&self.shared);
+        let launched = tokio::spawn(async move { shared.launcher.launch(launch).await }).await;
+        let launched = launched.unwrap_or_else(|e| {
+            Err(Error::new(ErrorCode::Internal, "launching a command failed").with_source(e))
+        });
+        match launched {
+            Ok(process) => Ok(Found::new(label, process)),
+            Err(e) if e.code() == ErrorCode::Exists => launcher.find(id).await?.ok_or(e),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Ends a one-off command and waits until it has ended.
+    pub(super) async fn stop_once(&self, id: LaunchId) -> Result<()> {
+        self.shared.launcher.kill(id, Kill::Term).await?;
+        self.shared.launcher.wait(id).await?;
+        self.shared.launcher.forget(id).await
+    }
+}
+
+fn ended(end: End, redactor: &Redactor) -> Result<Exit> {
+    let Some(mut exit) = end.exit else {
+        let why = end.reason.unwrap_or_else(|| "the machine or its helper process was stopped".into());
+        return Err(Error::new(
+            ErrorCode::ReleasePhaseFailed,
+            format!(
+                "the command was started, but how it ended is not known ({why}); it is not run again: deploy again"
+            ),
+        ));
+    };
+    exit.output = exit.output.iter().map(|line| redactor.redact(line)).collect();
+    Ok(exit)
+}
