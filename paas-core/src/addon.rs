@@ -145,12 +145,15 @@ pub struct AddonCapabilities {
     pub change_plan: bool,
     /// One resource can be bound to several apps.
     pub shareable: bool,
+    /// Each binding has credentials of its own, which [`AddonProvider::unbind`] ends. Where this is false all
+    /// bindings of a resource share its credentials, and unbinding leaves those valid.
+    pub own_credentials: bool,
 }
 
 impl AddonCapabilities {
-    /// Resources can be shared; the plan can't be changed.
+    /// Resources can be shared, and so are their credentials; the plan can't be changed.
     pub fn shareable() -> Self {
-        Self { change_plan: false, shareable: true }
+        Self { shareable: true, ..Self::default() }
     }
 }
 
@@ -189,7 +192,8 @@ pub trait AddonProvider: fmt::Debug + Send + Sync + 'static {
     /// `not_found` for a resource that is gone.
     async fn bind(&self, ctx: &Context, request: &BindRequest) -> Result<ConfigVars>;
 
-    /// Takes the access back. Unbinding what isn't bound is no error.
+    /// Takes the access back, where the binding has credentials of its own
+    /// ([`AddonCapabilities::own_credentials`]). Unbinding what isn't bound is no error.
     ///
     /// # Errors
     /// `unavailable` (retried).
