@@ -58,7 +58,7 @@ impl PasswordKey {
         getrandom::fill(bytes.as_mut()).map_err(|e| {
             Error::new(ErrorCode::Internal, "the system gives no random numbers").with_source(e)
         })?;
-        let folder = file.parent().unwrap_or(Path::new("."));
+        let folder = file.parent().unwrap_or_else(|| Path::new("."));
         let aside = folder.join(format!(".key-{}", Uuid::new_v4().simple()));
         let mut made =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).map_err(io)?;

@@ -64,15 +64,11 @@ impl Postgres {
         ctx.cancel.guard(work).await?
     }
 
-    async fn available(&self) -> Result<()> {
-        match self.server.missing().await {
-            Some(why) => Err(error::unavailable(why)),
-            None => Ok(()),
-        }
-    }
-
     async fn make(&self, ctx: &Context, addon: AddonId) -> Result<()> {
         if !self.server.exists() {
+            if let Some(why) = self.server.missing().await {
+                return Err(error::unavailable(why));
+            }
             ctx.log.line("       Setting up a PostgreSQL server, once");
         }
         let client = self.server.connect(None).await?;
@@ -94,8 +90,8 @@ impl Postgres {
         if !self.server.exists() {
             return Err(database::gone(addon));
         }
-        let client = self.server.connect(None).await?;
-        let label = match Database::new(&client, addon).label().await? {
+        let session = self.server.session().await?;
+        let label = match Database::new(&session, addon).label().await? {
             Some(label) if label.state == State::Ready => label,
             Some(label) if label.state == State::Making => {
                 return Err(error::unavailable(format!(
@@ -138,7 +134,6 @@ impl AddonProvider for Postgres {
             let message = format!("the plan {} takes no options, but {option:?} was given", self.plan);
             return Err(Error::new(ErrorCode::InvalidParams, message));
         }
-        self.available().await?;
         ctx.cancel.guard(self.make(ctx, request.addon)).await??;
         Ok(AddonStatus::Ready)
     }
@@ -147,10 +142,9 @@ impl AddonProvider for Postgres {
         if !self.server.exists() {
             return Ok(AddonStatus::Gone);
         }
-        self.available().await?;
         let work = async {
-            let client = self.server.connect(None).await?;
-            Database::new(&client, addon).label().await
+            let session = self.server.session().await?;
+            Database::new(&session, addon).label().await
         };
         Ok(match ctx.cancel.guard(work).await??.map(|label| label.state) {
             Some(State::Making) => AddonStatus::Pending(Duration::from_secs(1)),
@@ -160,7 +154,6 @@ impl AddonProvider for Postgres {
     }
 
     async fn bind(&self, ctx: &Context, request: &BindRequest) -> Result<ConfigVars> {
-        self.available().await?;
         let url = ctx.cancel.guard(self.url(request.addon)).await??;
         let name = ConfigKey::new(format!("{}_URL", request.attachment))?;
         Ok(ConfigVars::from_iter([(name, url)]))
@@ -175,7 +168,6 @@ impl AddonProvider for Postgres {
         if !self.server.exists() {
             return Ok(());
         }
-        self.available().await?;
         let work = async {
             let client = self.server.connect(None).await?;
             let database = Database::new(&client, addon);

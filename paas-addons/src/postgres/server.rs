@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use paas_core::Result;
+use tokio::sync::Mutex;
 use tokio_postgres::{Client, Connection};
 
 use super::external::External;
@@ -13,7 +14,11 @@ use super::{PasswordKey, error};
 
 /// The PostgreSQL server that add-ons are made on. Clones are the same server.
 #[derive(Clone)]
-pub struct PostgresServer(Kind);
+pub struct PostgresServer {
+    kind: Kind,
+    /// One session stays open for looking things up, which every release does.
+    session: Arc<Mutex<Option<Arc<Client>>>>,
+}
 
 #[derive(Clone)]
 enum Kind {
@@ -41,7 +46,7 @@ impl PostgresServer {
 
     /// The same, told how.
     pub fn managed_with(folder: impl Into<PathBuf>, options: ManagedOptions) -> Self {
-        Self(Kind::Managed(Arc::new(Managed::new(folder.into(), options))))
+        Self::of(Kind::Managed(Arc::new(Managed::new(folder.into(), options))))
     }
 
     /// A server that somebody else looks after: `postgres://user:password@host:port/database`. Apps must
@@ -50,7 +55,11 @@ impl PostgresServer {
     /// # Errors
     /// `invalid_params` when the URL isn't one or names several hosts or a socket; `unsupported` when it asks for TLS.
     pub fn external(url: &str, key: PasswordKey) -> Result<Self> {
-        Ok(Self(Kind::External(Arc::new(External::new(url, key)?))))
+        Ok(Self::of(Kind::External(Arc::new(External::new(url, key)?))))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, session: Arc::default() }
     }
 
     /// Starts the server if it was used before, and looks after it; one that runs is adopted. Call it when the
@@ -59,7 +68,7 @@ impl PostgresServer {
     /// # Errors
     /// `unavailable` with the server's last words and what to do.
     pub async fn resume(&self) -> Result<()> {
-        match &self.0 {
+        match &self.kind {
             Kind::Managed(managed) => managed.resume().await,
             Kind::External(_) => Ok(()),
         }
@@ -71,7 +80,7 @@ impl PostgresServer {
     /// # Errors
     /// `unavailable` when it doesn't end.
     pub async fn stop(&self) -> Result<()> {
-        match &self.0 {
+        match &self.kind {
             Kind::Managed(managed) => managed.stop().await,
             Kind::External(_) => Ok(()),
         }
@@ -79,7 +88,7 @@ impl PostgresServer {
 
     /// Why it can't be had here, and what to do about it.
     pub(super) async fn missing(&self) -> Option<String> {
-        match &self.0 {
+        match &self.kind {
             Kind::Managed(managed) => managed.missing().await,
             Kind::External(_) => None,
         }
@@ -87,7 +96,7 @@ impl PostgresServer {
 
     /// Whether there is a server at all: one of ours that was never used holds no add-on.
     pub(super) fn exists(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Managed(managed) => managed.exists(),
             Kind::External(_) => true,
         }
@@ -96,15 +105,29 @@ impl PostgresServer {
     /// A session of the platform's own role in this database, or in the one for administration. Starts the
     /// server where that is ours to do.
     pub(super) async fn connect(&self, database: Option<&str>) -> Result<Client> {
-        match &self.0 {
+        match &self.kind {
             Kind::Managed(managed) => managed.connect(database).await,
             Kind::External(external) => external.connect(database).await,
         }
     }
 
+    /// A session that others use at the same time: for single statements that only read.
+    pub(super) async fn session(&self) -> Result<Arc<Client>> {
+        let mut kept = self.session.lock().await;
+        if let Some(session) = kept.as_ref() {
+            // It may not know yet that the server has died.
+            if !session.is_closed() && session.batch_execute("").await.is_ok() {
+                return Ok(session.clone());
+            }
+        }
+        let session = Arc::new(self.connect(None).await?);
+        *kept = Some(session.clone());
+        Ok(session)
+    }
+
     /// Where apps find it.
     pub(super) async fn endpoint(&self) -> Result<Endpoint> {
-        match &self.0 {
+        match &self.kind {
             Kind::Managed(managed) => managed.endpoint().await,
             Kind::External(external) => Ok(external.endpoint().clone()),
         }
@@ -112,7 +135,7 @@ impl PostgresServer {
 
     /// What passwords are derived from.
     pub(super) fn key(&self) -> Result<PasswordKey> {
-        match &self.0 {
+        match &self.kind {
             Kind::Managed(managed) => managed.key(),
             Kind::External(external) => Ok(external.key().clone()),
         }
@@ -121,7 +144,7 @@ impl PostgresServer {
 
 impl fmt::Debug for PostgresServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.kind {
             Kind::Managed(managed) => managed.fmt(f),
             Kind::External(external) => external.fmt(f),
         }

@@ -16,7 +16,7 @@ async fn an_external_server_conforms_to_a_superuser() {
     let Some(server) = TestServer::start().await else { return };
     database(&server.provider).await;
     server.admin().await;
-    let external = PostgresServer::external(&server.admin_url().await, password_key()).unwrap();
+    let external = PostgresServer::external(&server.admin_url(), password_key()).unwrap();
     conformance(Arc::new(Postgres::new(external)), &Notes).await;
 }
 
@@ -27,7 +27,7 @@ async fn an_external_server_conforms_to_a_user_who_may_only_make_databases_and_r
     let admin = server.admin().await;
     let make = "CREATE ROLE maker LOGIN CREATEDB CREATEROLE PASSWORD 'maker'; GRANT CONNECT ON DATABASE postgres TO maker";
     admin.batch_execute(make).await.unwrap();
-    let url = server.admin_url().await.replace("test_admin:test", "maker:maker");
+    let url = server.admin_url().replace("test_admin:test", "maker:maker");
     let external = PostgresServer::external(&url, password_key()).unwrap();
     conformance(Arc::new(Postgres::new(external)), &Notes).await;
 }

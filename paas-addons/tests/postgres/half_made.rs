@@ -5,25 +5,26 @@ use tokio_postgres::Client;
 
 use crate::support::{TestServer, bind, connect, context, database, name, provision, url};
 
-/// What provisioning does on the server, a prefix of which a crash leaves behind. `{}` is the name.
-const STEPS: [&str; 5] = [
-    "CREATE ROLE {} LOGIN CONNECTION LIMIT 20;
-     COMMENT ON ROLE {} IS '{\"paas_addon\":\"making\",\"key\":\"KEY\",\"rotation\":0}'",
-    "CREATE DATABASE {} OWNER {} TEMPLATE template0 ALLOW_CONNECTIONS false",
-    "REVOKE ALL ON DATABASE {} FROM PUBLIC",
-    "ALTER DATABASE {} ALLOW_CONNECTIONS true",
-    "COMMENT ON ROLE {} IS '{\"paas_addon\":\"dropping\",\"key\":\"KEY\",\"rotation\":0}'",
+/// Takes away what provisioning did, from its end: what is left is what a crash leaves. `{}` is the name.
+const TAKE_AWAY: [&str; 3] = [
+    "COMMENT ON ROLE {} IS '{\"paas_addon\":\"making\",\"key\":\"KEY\",\"rotation\":0}'",
+    "ALTER DATABASE {} ALLOW_CONNECTIONS false; GRANT ALL ON DATABASE {} TO PUBLIC",
+    "DROP DATABASE {}",
 ];
 
-async fn half_made(admin: &Client, key: &str, password: &str, steps: usize) -> AddonId {
-    let addon = AddonId::new();
-    for (index, step) in STEPS[..steps].iter().enumerate() {
-        let sql = step.replace("{}", &name(addon)).replace("KEY", key);
-        admin.batch_execute(&sql).await.unwrap();
-        if index == 0 {
-            let set = format!("ALTER ROLE {} PASSWORD '{password}'", name(addon));
-            admin.batch_execute(&set).await.unwrap();
-        }
+/// What destroying does before it is done.
+const DESTROY: [&str; 2] = [
+    "ALTER ROLE {} NOLOGIN; COMMENT ON ROLE {} IS '{\"paas_addon\":\"dropping\",\"key\":\"KEY\",\"rotation\":0}'",
+    "DROP DATABASE {}",
+];
+
+async fn half_made(server: &TestServer, admin: &Client, steps: &[&str]) -> AddonId {
+    let (addon, _) = database(&server.provider).await;
+    let query =
+        "SELECT shobj_description(oid, 'pg_authid')::json->>'key' FROM pg_roles WHERE rolname = $1::text";
+    let key: String = admin.query_one(query, &[&name(addon)]).await.unwrap().get(0);
+    for step in steps {
+        admin.batch_execute(&step.replace("{}", &name(addon)).replace("KEY", &key)).await.unwrap();
     }
     addon
 }
@@ -35,37 +36,44 @@ async fn left(admin: &Client, addon: AddonId) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_cut_off_is_made_whole_or_destroyed_without_a_trace() {
+async fn what_was_cut_off_is_made_whole() {
     let Some(server) = TestServer::start().await else { return };
-    let (whole, _) = database(&server.provider).await;
+    database(&server.provider).await;
     let admin = server.admin().await;
-    let query =
-        "SELECT shobj_description(oid, 'pg_authid')::json->>'key' FROM pg_roles WHERE rolname = $1::text";
-    let key: String = admin.query_one(query, &[&name(whole)]).await.unwrap().get(0);
-
-    for steps in 1..=STEPS.len() {
-        let addon = half_made(&admin, &key, "nobody knows", steps).await;
+    for steps in 1..=TAKE_AWAY.len() {
+        let addon = half_made(&server, &admin, &TAKE_AWAY[..steps]).await;
         let status = server.provider.status(&context().0, addon).await.unwrap();
-        let dropping = steps == STEPS.len();
-        assert_eq!(matches!(status, AddonStatus::Pending(_)), !dropping, "after {steps} steps");
-        let code = bind(&server.provider, addon).await.unwrap_err().code();
-        let expected = if dropping { ErrorCode::NotFound } else { ErrorCode::Unavailable };
-        assert_eq!(code, expected, "after {steps} steps");
-
-        server.provider.deprovision(&context().0, addon).await.unwrap();
-        assert_eq!(left(&admin, addon).await, 0, "after {steps} steps");
-    }
-
-    for steps in 0..=STEPS.len() {
-        // The password that provisioning gives, so that what is adopted can be used.
-        let addon = half_made(&admin, &key, "", steps).await;
+        assert!(matches!(status, AddonStatus::Pending(_)), "without {steps} steps: {status:?}");
+        assert_eq!(bind(&server.provider, addon).await.unwrap_err().code(), ErrorCode::Unavailable);
         assert_eq!(provision(&server.provider, addon).await.unwrap(), AddonStatus::Ready);
-        assert_eq!(left(&admin, addon).await, 2, "after {steps} steps");
-        let vars = bind(&server.provider, addon).await.unwrap();
-        if steps == 0 || steps == STEPS.len() {
-            connect(&url(&vars)).await.unwrap();
-        }
+        can_be_used_by_its_app_alone(&server, &admin, addon).await;
     }
+    for steps in 1..=DESTROY.len() {
+        let addon = half_made(&server, &admin, &DESTROY[..steps]).await;
+        assert_eq!(server.provider.status(&context().0, addon).await.unwrap(), AddonStatus::Gone);
+        assert_eq!(bind(&server.provider, addon).await.unwrap_err().code(), ErrorCode::NotFound);
+        assert_eq!(provision(&server.provider, addon).await.unwrap(), AddonStatus::Ready);
+        can_be_used_by_its_app_alone(&server, &admin, addon).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_off_is_destroyed_without_a_trace() {
+    let Some(server) = TestServer::start().await else { return };
+    database(&server.provider).await;
+    let admin = server.admin().await;
+    for steps in [&TAKE_AWAY[..1], &TAKE_AWAY[..2], &TAKE_AWAY, &DESTROY[..1], &DESTROY] {
+        let addon = half_made(&server, &admin, steps).await;
+        server.provider.deprovision(&context().0, addon).await.unwrap();
+        assert_eq!(left(&admin, addon).await, 0, "{steps:?}");
+    }
+}
+
+async fn can_be_used_by_its_app_alone(server: &TestServer, admin: &Client, addon: AddonId) {
+    let vars = bind(&server.provider, addon).await.unwrap();
+    connect(&url(&vars)).await.unwrap().batch_execute("CREATE TABLE t ()").await.unwrap();
+    let open = "SELECT has_database_privilege('public', $1::text, 'CONNECT')";
+    assert!(!admin.query_one(open, &[&name(addon)]).await.unwrap().get::<_, bool>(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +93,7 @@ async fn calls_that_are_cut_off_at_any_moment_can_be_made_again() {
     let Some(server) = TestServer::start().await else { return };
     database(&server.provider).await;
     let admin = server.admin().await;
-    for polls in (0..400).step_by(9) {
+    for polls in (0..300).step_by(17) {
         let addon = AddonId::new();
         cut_after(polls, provision(&server.provider, addon)).await;
         assert_eq!(provision(&server.another(), addon).await.unwrap(), AddonStatus::Ready, "{polls} polls");

@@ -13,7 +13,8 @@ async fn a_neighbour_can_neither_connect_nor_look_inside() {
     mine.batch_execute("CREATE TABLE secrets (s text); GRANT ALL ON secrets TO PUBLIC").await.unwrap();
 
     for elsewhere in [name(one), "postgres".into(), "template1".into()] {
-        let refused = connect(&two_url.replace(&format!("/{}", name(two)), &format!("/{elsewhere}"))).await;
+        let url = format!("{}{elsewhere}", two_url.strip_suffix(&name(two)).unwrap());
+        let refused = connect(&url).await;
         let refused = refused.err().unwrap_or_else(|| panic!("{elsewhere} let a neighbour in"));
         assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{elsewhere}: {refused}");
     }
@@ -99,7 +100,7 @@ async fn provisioning_says_aloud_where_an_external_server_is_open_to_all() {
     database(&server.provider).await;
     let admin = server.admin().await;
     admin.batch_execute("CREATE DATABASE payroll").await.unwrap();
-    let external = PostgresServer::external(&server.admin_url().await, password_key()).unwrap();
+    let external = PostgresServer::external(&server.admin_url(), password_key()).unwrap();
     let (provider, (ctx, heard)) = (Postgres::new(external), context());
     let status = provider.provision(&ctx, &request(AddonId::new())).await.unwrap();
     assert_eq!(status, AddonStatus::Ready);

@@ -1,5 +1,7 @@
 //! The `postgres` add-on on real servers.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 mod conformance;
 mod half_made;
 mod isolation;

@@ -30,10 +30,9 @@ async fn another_key_is_said_to_be_another_key_and_rotating_heals_it() {
     server.admin().await;
     let with = |byte| {
         let key = PasswordKey::new([byte; 32]);
-        let url = server.admin_url();
-        async move { Postgres::new(PostgresServer::external(&url.await, key).unwrap()) }
+        Postgres::new(PostgresServer::external(&server.admin_url(), key).unwrap())
     };
-    let (one, other) = (with(1).await, with(2).await);
+    let (one, other) = (with(1), with(2));
     let (addon, before) = database(&one).await;
     assert_eq!(bind(&other, addon).await.unwrap_err().code(), ErrorCode::WrongKey);
     connect(&before).await.unwrap();

@@ -28,6 +28,15 @@ pub(super) struct Binaries {
     pub(super) folder: PathBuf,
 }
 
+impl Binaries {
+    /// Whether they read data of this major version; any do where there is none yet. They may have been
+    /// removed or replaced since they were found.
+    pub(super) fn suits(&self, version: Option<&str>) -> bool {
+        version.is_none_or(|version| self.major.to_string() == version)
+            && self.folder.join("postgres").is_file()
+    }
+}
+
 /// All that are installed, the newest last. With `only` just those of that folder.
 pub(super) async fn installed(only: Option<&Path>) -> Vec<Binaries> {
     let folders = only.map_or_else(candidates, |folder| BTreeSet::from([folder.to_owned()]));
@@ -59,7 +68,9 @@ fn candidates() -> BTreeSet<PathBuf> {
         });
         folders.extend(named.map(|e| e.path().join(rest)));
     }
-    folders.into_iter().filter_map(|folder| folder.canonicalize().ok()).collect()
+    // Where links lead, so that one server is asked once.
+    let real = folders.into_iter().filter_map(|folder| folder.join("postgres").canonicalize().ok());
+    real.filter_map(|postgres| postgres.parent().map(Path::to_owned)).collect()
 }
 
 /// What `postgres --version` says: `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
@@ -84,7 +95,7 @@ mod tests {
     #[test]
     fn versions_are_read_from_what_servers_print() {
         assert_eq!(parse("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some((15, 18)));
-        assert_eq!(parse("postgres (PostgreSQL) 18beta1\n"), Some((18, 1)));
+        assert_eq!(parse("postgres (PostgreSQL) 18beta1\n"), Some((18, 0)));
         assert_eq!(parse("postgres (PostgreSQL)"), None);
     }
 

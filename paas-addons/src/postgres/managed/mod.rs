@@ -92,6 +92,8 @@ pub(super) struct Shared {
     stopped: AtomicBool,
     /// The databases of PostgreSQL itself are closed to everybody.
     closed: AtomicBool,
+    /// The programs, once they were found.
+    found: OnceLock<Binaries>,
     /// The `server` folder.
     open: OnceLock<fs::File>,
     key: OnceLock<PasswordKey>,
@@ -106,6 +108,7 @@ impl Managed {
             turn: tokio::sync::Mutex::default(),
             stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            found: OnceLock::new(),
             open: OnceLock::new(),
             key: OnceLock::new(),
             port: OnceLock::new(),
@@ -242,9 +245,13 @@ impl Shared {
 
     /// The programs for this folder: of the version that made its data, or the newest.
     async fn binaries(&self) -> Result<Binaries> {
+        let version = self.folder.version().map_err(|e| self.folder.io("read", e))?;
+        if let Some(found) = self.found.get().filter(|found| found.suits(version.as_deref())) {
+            return Ok(found.clone());
+        }
         let mut installed = binaries::installed(self.options.binaries.as_deref()).await;
-        match self.folder.version().map_err(|e| self.folder.io("read", e))? {
-            Some(version) => installed.into_iter().rfind(|b| b.major.to_string() == version).ok_or_else(|| {
+        let chosen = match version {
+            Some(version) => installed.into_iter().rfind(|b| b.suits(Some(&version))).ok_or_else(|| {
                 error::unavailable(format!(
                     "the databases in {} were made by PostgreSQL {version}, which is not installed: `apt-get install postgresql-{version}`",
                     self.folder.root().display()
@@ -255,7 +262,8 @@ impl Shared {
                     "PostgreSQL 13 or newer is not installed: `apt-get install postgresql` or your system's package of that name",
                 )
             }),
-        }
+        }?;
+        Ok(self.found.get_or_init(|| chosen).clone())
     }
 
     /// A session, if the server runs; waits while it recovers.
@@ -419,7 +427,7 @@ impl Shared {
                 "PostgreSQL did not start, because another program took its port {port}, which apps know: end that one (`ss -ltnp sport = :{port}` shows it)"
             )
         };
-        setup::failed(&what, &self.folder, self.folder.last_words(start))
+        setup::failed(&what, &self.folder, &self.folder.last_words(start))
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) async fn knock(server: &fs::File, port: u16) -> io::Result<Option<Uni
     let path = format!("/proc/self/fd/{}/data/.s.PGSQL.{port}", server.as_raw_fd());
     match UnixStream::connect(path).await {
         Ok(stream) => Ok(Some(stream)),
+        // It died with our connection in its queue.
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
         Err(e) => Err(e),
     }

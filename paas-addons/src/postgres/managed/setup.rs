@@ -74,7 +74,7 @@ pub(super) async fn init(
     if !output.status.success() {
         let lines = [output.stdout, output.stderr].concat();
         let lines: Vec<_> = String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect();
-        return Err(failed("initdb could not make the database folder", folder, lines));
+        return Err(failed("initdb could not make the database folder", folder, &lines));
     }
     let made = folder.server().join(data);
     configure(&made, None, account).map_err(|e| folder.io("configure", e))?;
@@ -133,7 +133,7 @@ default_text_search_config = 'pg_catalog.english'
 const LOCAL: &str = "include_if_exists = 'local.conf'\n";
 
 /// The server or its setup failed with these last words.
-pub(super) fn failed(what: &str, folder: &Folder, words: Vec<String>) -> Error {
+pub(super) fn failed(what: &str, folder: &Folder, words: &[String]) -> Error {
     let full = words.iter().any(|line| line.contains("No space left on device"));
     let (code, hint) = if full {
         (ErrorCode::DiskFull, "the disk is full; make room there")
