@@ -4,10 +4,12 @@
 //! The format is `tar` in `zstd`: entries sorted by name, owner 0, modification time 0 or what the tree's
 //! owner asked for, modes reduced to 0755 and 0644.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use crate::digest::Hasher;
 use crate::{Digest, Error, ErrorCode, Result};
@@ -154,27 +156,20 @@ pub fn unpack(archive: impl Read, into: &Path, limits: Limits) -> Result<()> {
 /// `bad_source` for absolute paths, `..`, devices, links that lead out of the folder, or an entry in a place
 /// where another one stands; `limit_exceeded`; `disk_full`.
 pub fn unpack_tar(stream: impl Read, into: &Path, limits: Limits) -> Result<()> {
-    let broken = |e: io::Error| match e.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::from_io("can't unpack", e),
-        _ => Error::new(ErrorCode::BadSource, "the archive can't be read").with_source(e),
-    };
-    let mut archive = tar::Archive::new(stream);
-    let (mut bytes, mut entries) = (0_u64, 0_u64);
+    let budget = Rc::new(Cell::new(0));
+    let mut archive = tar::Archive::new(Metered { stream, budget: budget.clone() });
+    let mut used = Used { limits, bytes: 0, entries: 0 };
     let mut links: Vec<(PathBuf, PathBuf, bool)> = Vec::new();
-    for entry in archive.entries().map_err(broken)? {
+    let mut all = archive.entries().map_err(broken)?;
+    loop {
+        // What is left of the last entry may be skipped, and long names be read, but no more.
+        budget.set(budget.get() + LONG_NAMES);
+        let Some(entry) = all.next() else { break };
         let mut entry = entry.map_err(broken)?;
         let path = inside(&entry.path().map_err(broken)?)?;
-        entries += 1;
-        bytes = bytes.saturating_add(entry.size());
-        if entries > limits.entries || bytes > limits.bytes {
-            return Err(Error::new(
-                ErrorCode::LimitExceeded,
-                format!(
-                    "the archive is too large: at most {} bytes in {} entries",
-                    limits.bytes, limits.entries
-                ),
-            ));
-        }
+        check_length(&path)?;
+        used.add(1, entry.size())?;
+        budget.set(entry.size() + BLOCK);
         let kind = entry.header().entry_type();
         if path.as_os_str().is_empty() {
             continue;
@@ -190,16 +185,71 @@ pub fn unpack_tar(stream: impl Read, into: &Path, limits: Limits) -> Result<()> 
             write_file(&mut entry, &target, mode).map_err(broken)?;
         } else if kind.is_symlink() || kind.is_hard_link() {
             let to = entry.link_name().map_err(broken)?.unwrap_or_default().into_owned();
+            check_length(&to)?;
             links.push((path, to, kind.is_hard_link()));
         } else if !(kind.is_pax_global_extensions() || kind.is_pax_local_extensions()) {
             return Err(refused(&path, "is neither a file, a folder nor a link"));
         }
     }
     for (path, to, hard) in &links {
-        link(into, path, to, *hard, limits.links_out)
-            .map_err(|e| e.map_or_else(|| refused(path, "is a link that leads out of the tree"), broken))?;
+        if *hard { copy(into, path, to, &mut used)? } else { link(into, path, to, limits.links_out)? }
     }
     Ok(())
+}
+
+/// Long names and other extended headers of one entry may have so many bytes together.
+const LONG_NAMES: u64 = 1 << 20;
+/// Entries are padded to these.
+const BLOCK: u64 = 512;
+
+/// Lets no more through than the headers so far have announced: without it, a name or a link of many gigabytes,
+/// which compress to nothing, would be read into memory.
+struct Metered<R> {
+    stream: R,
+    budget: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.budget.get()).unwrap_or(usize::MAX);
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a name in it is too long"));
+        }
+        let most = buffer.len().min(left);
+        let read = self.stream.read(&mut buffer[..most])?;
+        self.budget.set(self.budget.get() - read as u64);
+        Ok(read)
+    }
+}
+
+/// How much of the limits was used up.
+struct Used {
+    limits: Limits,
+    bytes: u64,
+    entries: u64,
+}
+
+impl Used {
+    fn add(&mut self, entries: u64, bytes: u64) -> Result<()> {
+        let Limits { bytes: most, entries: most_entries, .. } = self.limits;
+        self.entries += entries;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.entries > most_entries || self.bytes > most {
+            let message = format!("the archive is too large: at most {most} bytes in {most_entries} entries");
+            return Err(Error::new(ErrorCode::LimitExceeded, message));
+        }
+        Ok(())
+    }
+}
+
+fn broken(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::from_io("can't unpack", error),
+        io::ErrorKind::FileTooLarge => {
+            Error::new(ErrorCode::LimitExceeded, "the archive is too large").with_source(error)
+        }
+        _ => Error::new(ErrorCode::BadSource, "the archive can't be read").with_source(error),
+    }
 }
 
 fn refused(path: &Path, why: &str) -> Error {
@@ -219,6 +269,15 @@ fn inside(path: &Path) -> Result<PathBuf> {
     Ok(clean)
 }
 
+/// No system opens a longer path, and many long ones would fill the memory.
+fn check_length(path: &Path) -> Result<()> {
+    if path.as_os_str().len() <= 4096 {
+        Ok(())
+    } else {
+        Err(refused(Path::new("…"), "has too long a name"))
+    }
+}
+
 fn write_file(content: &mut impl Read, target: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     // A later entry of the same name replaces the earlier one, as tar does.
@@ -230,33 +289,49 @@ fn write_file(content: &mut impl Read, target: &Path, mode: u32) -> io::Result<(
     Ok(())
 }
 
-/// Makes a link; `Err(None)` when it would lead out.
-fn link(into: &Path, path: &Path, to: &Path, hard: bool, out: bool) -> Result<(), Option<io::Error>> {
-    let target = into.join(path);
-    if let Some(parent) = target.parent() {
-        // A parent that is a link by now would carry us elsewhere.
-        let mut walked = into.to_owned();
-        for component in path.parent().into_iter().flat_map(Path::components) {
-            walked.push(component);
-            if walked.symlink_metadata().is_ok_and(|m| m.is_symlink()) {
-                return Err(None);
-            }
-        }
-        fs::create_dir_all(parent).map_err(Some)?;
-    }
-    if hard {
-        let from = inside(to).map_err(|_| None)?;
-        let source = into.join(&from);
-        if !source.symlink_metadata().map_err(Some)?.is_file() {
-            return Err(None);
-        }
-        // A copy: two names of one file would change together.
-        return fs::copy(source, target).map(drop).map_err(Some);
-    }
+const LEADS_OUT: &str = "is a link that leads out of the tree";
+
+/// Makes a symbolic link.
+fn link(into: &Path, path: &Path, to: &Path, out: bool) -> Result<()> {
     if !out && leads_out(path, to) {
-        return Err(None);
+        return Err(refused(path, LEADS_OUT));
     }
-    std::os::unix::fs::symlink(to, target).map_err(Some)
+    make_parents(into, path)?;
+    std::os::unix::fs::symlink(to, into.join(path)).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => refused(path, "is a link where another entry stands"),
+        _ => broken(e),
+    })
+}
+
+/// Copies what a hard link names: two names of one file would change together.
+fn copy(into: &Path, path: &Path, to: &Path, used: &mut Used) -> Result<()> {
+    let from = inside(to).map_err(|_| refused(path, LEADS_OUT))?;
+    make_parents(into, path)?;
+    let source = into.join(&from);
+    if is_through_link(into, &from) || !source.symlink_metadata().map_err(broken)?.is_file() {
+        return Err(refused(path, LEADS_OUT));
+    }
+    // The same file a thousand times is a bomb, too.
+    used.add(0, source.metadata().map_err(broken)?.len())?;
+    let mode = source.metadata().map_err(broken)?.permissions().mode() & 0o777;
+    let mut content = fs::File::open(source).map_err(broken)?;
+    write_file(&mut content, &into.join(path), mode).map_err(broken)
+}
+
+fn make_parents(into: &Path, path: &Path) -> Result<()> {
+    if is_through_link(into, path) {
+        return Err(refused(path, LEADS_OUT));
+    }
+    into.join(path).parent().map_or(Ok(()), fs::create_dir_all).map_err(broken)
+}
+
+/// Whether a folder on the way to `path` is a link, which could carry us elsewhere.
+fn is_through_link(into: &Path, path: &Path) -> bool {
+    let mut walked = into.to_owned();
+    path.parent().into_iter().flat_map(Path::components).any(|component| {
+        walked.push(component);
+        walked.symlink_metadata().is_ok_and(|m| m.is_symlink())
+    })
 }
 
 /// Whether a symbolic link at `path` to `to` may lead out of the tree. `..` is allowed only in front: after a
@@ -274,3 +349,6 @@ fn leads_out(path: &Path, to: &Path) -> bool {
     }
     to.as_os_str().is_empty()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
@@ -97,6 +98,7 @@ impl DirBlobs {
         let root = root.into();
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
         made.map_err(|e| Error::from_io(format!("can't make the folder {}", root.display()), e))?;
+        sweep(&root).map_err(|e| Error::from_io(format!("can't sweep the folder {}", root.display()), e))?;
         Ok(Self { root })
     }
 
@@ -104,6 +106,27 @@ impl DirBlobs {
         let hex = digest.hex();
         self.root.join(&hex[..2]).join(&hex[2..])
     }
+}
+
+/// What a put that died left behind is removed after a day; a younger one may be another process's at work.
+fn sweep(root: &Path) -> std::io::Result<()> {
+    const LONGEST_PUT: Duration = Duration::from_secs(24 * 60 * 60);
+    for dir in std::fs::read_dir(root)? {
+        let dir = dir?;
+        if !dir.file_type()?.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(dir.path())? {
+            let file = file?;
+            let aside = file.file_name().as_encoded_bytes().starts_with(b".");
+            // A time in the future, or a file that is gone meanwhile, counts as young.
+            let age = || file.metadata().ok()?.modified().ok()?.elapsed().ok();
+            if aside && age().is_some_and(|age| age > LONGEST_PUT) {
+                std::fs::remove_file(file.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -148,7 +171,11 @@ fn put_file(digest: Digest, file: &Path, target: &Path) -> Result<()> {
         return Ok(());
     }
     let dir = target.parent().unwrap_or(target);
-    std::fs::create_dir_all(dir).map_err(failed)?;
+    if !dir.exists() {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        // The new folder's own name must be safe, too.
+        dir.parent().map_or(Ok(()), |root| std::fs::File::open(root)?.sync_all()).map_err(failed)?;
+    }
     let aside = dir.join(format!(".{}", uuid::Uuid::new_v4()));
     let written = (|| {
         let mut from = std::fs::File::open(file)?;
@@ -209,3 +236,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Err(e) => Err(Error::new(ErrorCode::Internal, "a blocking task panicked").with_source(e)),
     }
 }
+
+#[cfg(test)]
+mod tests;

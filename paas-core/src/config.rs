@@ -178,3 +178,6 @@ impl fmt::Debug for Redactor {
         write!(f, "Redactor({} values)", self.0.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

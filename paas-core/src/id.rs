@@ -134,3 +134,6 @@ impl FromStr for Version {
         number.and_then(Self::new).ok_or_else(|| VersionError(text.chars().take(40).collect()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,3 +256,6 @@ impl ConfigKey {
         matches!(self.as_str(), "PORT" | "DYNO" | "HOME") || self.as_str().starts_with("PAAS_")
     }
 }
+
+#[cfg(test)]
+mod tests;
