@@ -88,6 +88,10 @@ fn a_node_app_installs_once_is_built_pruned_and_serves() {
     let warm = workshop.build();
     warm.said("Reusing node_modules").said_nothing_of("npm ci");
     assert!(!workshop.built("node_modules/semver").exists());
+    // The lock file's version, though package.json allows a newer one.
+    assert!(
+        fs::read_to_string(workshop.built("node_modules/polka/package.json")).unwrap().contains("\"0.5.0\"")
+    );
     assert_eq!(warm.default_web().as_deref(), Some("node index.js"));
     assert!(workshop.boot(&warm).get("/").ends_with("polka production 2.0.0 good day\nto you\n"));
 
@@ -146,11 +150,14 @@ fn other_package_managers_install_what_their_lock_files_say() {
         .unwrap();
     assert!(install.success());
     for (manager, make_lock, lock) in [
+        // One that is not on the machine is fetched.
         ("yarn", vec!["install", "--ignore-scripts", "--silent", "--non-interactive"], "yarn.lock"),
         ("pnpm", vec!["install", "--lockfile-only", "--silent"], "pnpm-lock.yaml"),
     ] {
         let mut workshop = Workshop::new("nodejs", "node");
-        workshop.with_programs_in(&tools.path().join("node_modules/.bin"));
+        if manager == "pnpm" {
+            workshop.with_programs_in(&tools.path().join("node_modules/.bin"));
+        }
         let source = workshop.dir("source");
         fs::remove_file(source.join("package-lock.json")).unwrap();
         let locked = Command::new(tools.path().join("node_modules/.bin").join(manager))

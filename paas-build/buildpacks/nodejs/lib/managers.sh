@@ -13,22 +13,29 @@ choose_manager() {
     [ $MANAGER = npm ] || warn "There is a lock file of npm and one of $MANAGER: npm is used." 'Delete the lock file that is not meant.'
     MANAGER=npm
   fi
-  find_program $MANAGER corepack || :
+  find_program $MANAGER || :
   MANAGER_FILE=$FOUND
+  # One that was fetched for an earlier build of this app.
+  [ -n "$MANAGER_FILE" ] || [ ! -x "$STORE/tools/node_modules/.bin/$MANAGER" ] || MANAGER_FILE=$STORE/tools/node_modules/.bin/$MANAGER
 }
 
-# call ARGUMENT...: the package manager, from the machine or by corepack.
-call() {
-  case $MANAGER_FILE in
-  */corepack) COREPACK_HOME="$STORE/corepack" COREPACK_ENABLE_DOWNLOAD_PROMPT=0 "$MANAGER_FILE" "$MANAGER" "$@" ;;
-  *) "$MANAGER_FILE" "$@" ;;
-  esac
-}
-
+# need_manager: makes sure that it is there. npm fetches the others, of the version that package.json asks for.
 need_manager() {
-  [ -n "$MANAGER_FILE" ] || fail "This app's lock file is one of $MANAGER, and $MANAGER isn't on this machine." \
-    "Install it ($([ "$MANAGER" = npm ] && echo 'Debian, Ubuntu: apt-get install npm' || echo "npm install --global $MANAGER")), then push again."
-  if [ "$MANAGER" = yarn ] && [ -f .yarnrc.yml ]; then MANAGER_STYLE=berry; else MANAGER_STYLE=$MANAGER; fi
+  MANAGER_STYLE=$MANAGER
+  [ "$MANAGER" != yarn ] || [ ! -f .yarnrc.yml ] || MANAGER_STYLE=berry
+  [ -z "$MANAGER_FILE" ] || return 0
+  find_program npm || fail "This app needs $MANAGER to install its dependencies, and neither it nor npm is on this machine." \
+    'Install it (Debian, Ubuntu: apt-get install npm), then push again.'
+  case $MANAGER_STYLE:$PLAN_MANAGER in
+  *:"$MANAGER"@*) package=$PLAN_MANAGER ;;
+  pnpm:*) package=pnpm@10 ;;
+  *) package=yarn@1 ;; # also starts the yarn that .yarnrc.yml names
+  esac
+  case $package in yarn@[2-9]*) package=@yarnpkg/cli-dist@${package#yarn@} ;; esac
+  info "Fetching $package, as there is no $MANAGER on this machine"
+  run npm install --prefix "$STORE/tools" --no-save --no-audit --no-fund --loglevel=error "$package" ||
+    fail "$package could not be fetched." "Install $MANAGER on this machine (npm install --global $MANAGER), then push again."
+  MANAGER_FILE=$STORE/tools/node_modules/.bin/$MANAGER
 }
 
 # install: everything, development tools included, since the app's build may need them.
@@ -47,16 +54,16 @@ install() {
     ;;
   yarn)
     info 'Installing node modules (yarn install)'
-    run call install --frozen-lockfile --production=false --ignore-engines --non-interactive --cache-folder "$STORE/yarn"
+    run "$MANAGER_FILE" install --frozen-lockfile --production=false --ignore-engines --non-interactive --cache-folder "$STORE/yarn"
     ;;
   berry)
     info 'Installing node modules (yarn install)'
     export YARN_GLOBAL_FOLDER="$STORE/berry" YARN_ENABLE_TELEMETRY=0
-    run call install --immutable
+    run "$MANAGER_FILE" install --immutable
     ;;
   pnpm)
     info 'Installing node modules (pnpm install)'
-    run call install --frozen-lockfile --prod=false --store-dir "$STORE/pnpm"
+    run "$MANAGER_FILE" install --frozen-lockfile --prod=false --store-dir "$STORE/pnpm"
     ;;
   esac
 }
@@ -64,9 +71,12 @@ install() {
 # prune: takes the development tools out.
 prune() {
   case $MANAGER_STYLE in
-  npm) run npm prune --omit=dev --ignore-scripts --no-package-lock ;;
-  yarn) run call install --frozen-lockfile --production=true --ignore-engines --ignore-scripts --non-interactive --prefer-offline --cache-folder "$STORE/yarn" ;;
+  npm)
+    run npm prune --omit=dev --ignore-scripts || return 1
+    [ -n "$LOCKS" ] || rm -f package-lock.json # what pruning found out is nobody's promise
+    ;;
+  yarn) run "$MANAGER_FILE" install --frozen-lockfile --production=true --ignore-engines --ignore-scripts --non-interactive --prefer-offline --cache-folder "$STORE/yarn" ;;
   berry) info "Keeping development dependencies (this yarn has no way to prune without a network)" ;;
-  pnpm) CI=1 run call prune --prod --ignore-scripts ;;
+  pnpm) CI=1 run "$MANAGER_FILE" prune --prod --ignore-scripts ;;
   esac
 }

@@ -46,6 +46,7 @@ if (has('start')) {
 say('PLAN_WEB', start && JSON.stringify(start));
 
 const wanted = (app.engines && app.engines.node) || '';
+say('PLAN_MANAGER', /^[\w@/.-]+$/.test(app.packageManager || '') ? app.packageManager : String(app.packageManager || '').split('+')[0]);
 say('PLAN_NODE', process.version);
 say('PLAN_ENGINES', wanted);
 say('PLAN_SATISFIED', satisfies(wanted) ? 1 : '');
