@@ -163,8 +163,10 @@ impl<'a> Subject<'a> {
         .await
     }
 
+    /// What the app's own processes said.
     async fn lines(&self) -> Vec<String> {
         let lines = self.world.logs().read(&self.app.0, LogQuery::all()).await.unwrap();
+        let lines = lines.filter(|line| std::future::ready(line.source == LogSource::App));
         lines.map(|line| line.text).collect().await
     }
 

@@ -124,9 +124,13 @@ impl Folder {
 
     /// Removes it with all that the program wrote.
     pub(super) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.failed(e)),
-            _ => Ok(()),
+        loop {
+            match fs::remove_dir_all(&self.path) {
+                // Whoever looks at it right now opened the lock anew.
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed(e)),
+                _ => return Ok(()),
+            }
         }
     }
 

@@ -158,13 +158,20 @@ impl ProcessLauncher {
         Ok(())
     }
 
-    /// What is there of a launch: one of which nobody holds the lock and nobody wrote the end is given up.
-    fn look(&self, id: LaunchId, record: Record) -> Result<Found> {
-        let folder = self.folder(id);
+    /// What is there of a launch, if it is not being forgotten right now.
+    fn look(&self, id: LaunchId, record: Record) -> Result<Option<Found>> {
+        match self.look_into(&self.folder(id), id, record) {
+            Err(_) if !self.folder(id).path().exists() => Ok(None),
+            looked => looked.map(Some),
+        }
+    }
+
+    /// One of which nobody holds the lock and nobody wrote the end is given up.
+    fn look_into(&self, folder: &Folder, id: LaunchId, record: Record) -> Result<Found> {
         let end = match folder.end()? {
             Some(end) => Some(end),
             None if self.starting().contains(&id) => None,
-            None => folder.try_lock()?.map(|lock| self.give_up(&folder, &lock)).transpose()?,
+            None => folder.try_lock()?.map(|lock| self.give_up(folder, &lock)).transpose()?,
         };
         let mut process = Process::new(id, record.started_at, record.port);
         if let Some(running) = folder.running()? {
@@ -499,12 +506,12 @@ impl Launcher for ProcessLauncher {
         let wanted = |record: &Record| app.is_none_or(|app| record.label.app == *app);
         let known: Vec<(LaunchId, Record)> =
             self.known().iter().filter(|(_, r)| wanted(r)).map(|(id, r)| (*id, r.clone())).collect();
-        known.into_iter().map(|(id, record)| self.look(id, record)).collect()
+        known.into_iter().filter_map(|(id, record)| self.look(id, record).transpose()).collect()
     }
 
     async fn find(&self, id: LaunchId) -> Result<Option<Found>> {
         let known = self.known().get(&id).cloned();
-        known.map(|record| self.look(id, record)).transpose()
+        known.map_or(Ok(None), |record| self.look(id, record))
     }
 
     async fn kill(&self, id: LaunchId, how: Kill) -> Result<()> {

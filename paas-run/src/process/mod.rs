@@ -157,7 +157,7 @@ impl ProcessRuntime {
 }
 
 /// How long an engine that is just ending may keep its lock.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 async fn lock(data: &Path) -> Result<File> {
     let path = data.join("supervisor.lock");

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, dead_code, reason = "a test ends by panicking; not each test needs all of it")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +23,25 @@ pub(crate) const LISTEN: &str = r#"exec perl -MIO::Socket::INET -e '$| = 1;
         while (<$c>) { last if /^\r?\n$/ }
         print $c "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"; close $c }'"#;
 
+/// Where a world is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Own(TempDir),
+    Others(PathBuf),
+}
+
+impl Place {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Own(dir) => dir.path(),
+            Self::Others(path) => path,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) dir: TempDir,
+    pub(crate) dir: Place,
     pub(crate) logs: Arc<FileLogs>,
     pub(crate) blobs: Arc<DirBlobs>,
     pub(crate) helper: Helper,
@@ -33,14 +49,22 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let dir = TempDir::new().unwrap();
+        Self::in_place(Place::Own(TempDir::new().unwrap()))
+    }
+
+    /// The world of another process.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self::in_place(Place::Others(path))
+    }
+
+    fn in_place(dir: Place) -> Self {
         let logs = Arc::new(FileLogs::open(dir.path().join("logs"), LogBounds::default()).unwrap());
         let blobs = Arc::new(DirBlobs::open(dir.path().join("blobs")).unwrap());
         let helper = Helper::at(env!("CARGO_BIN_EXE_paas-run-helper"));
         Self { dir, logs, blobs, helper }
     }
 
-    pub(crate) fn data(&self) -> std::path::PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("processes")
     }
 
