@@ -14,7 +14,7 @@ use super::Inner;
 use super::ledger::{Ledger, put_routes};
 use crate::store::{Expect, Transaction};
 use crate::{
-    App, AppName, Cancel, Context, ErrorCode, EventKind, IdempotencyKey, InstanceState, ReleaseId, Result,
+    App, AppName, AppRoutes, Context, ErrorCode, EventKind, IdempotencyKey, InstanceState, ReleaseId, Result,
     StepName, Subject, WorkflowId,
 };
 
@@ -32,7 +32,7 @@ pub(crate) async fn reconcile(inner: Arc<Inner>) {
     loop {
         tokio::select! {
             _ = inner.shutdown.cancelled() => return,
-            Some(event) = hints.next() => spawn_pass(&inner, &slots, event.app).await,
+            Some(event) = hints.next() => spawn_pass(&inner, &slots, event.app, Pass::Routes).await,
             _ = round.tick() => everything(&inner, &slots).await,
         }
     }
@@ -59,16 +59,16 @@ async fn everything(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
         if inner.shutdown.is_cancelled() {
             return;
         }
-        spawn_pass(inner, slots, name).await;
+        spawn_pass(inner, slots, name, Pass::Whole).await;
     }
 }
 
-async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName) {
+async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName, what: Pass) {
     let Ok(slot) = slots.clone().acquire_owned().await else { return };
     let inner = inner.clone();
     inner.tasks.clone().spawn(async move {
         let _slot = slot;
-        if let Err(error) = pass(&inner, &name).await {
+        if let Err(error) = pass(&inner, &name, what).await {
             let lost = matches!(error.code(), ErrorCode::LeaseLost | ErrorCode::Conflict | ErrorCode::StaleGeneration);
             if lost {
                 tracing::debug!(app.name = %name, error = %error, "another pass was faster");
@@ -79,16 +79,30 @@ async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName) {
     });
 }
 
-async fn pass(inner: &Inner, name: &AppName) -> Result<()> {
-    let lease = format!("reconcile/{name}");
-    let owner = inner.owner.to_string();
+/// How much of an app a pass looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Whether its routes lead to what runs: after every hint, so it costs a few reads when they do.
+    Routes,
+    /// Whether what should run does, too.
+    Whole,
+}
+
+async fn pass(inner: &Inner, name: &AppName, what: Pass) -> Result<()> {
     let ctx = inner.quiet_context(name);
     // A router that lost its routes in a restart is filled at once; that needs no lease, since generations order it.
     inner.publish(&ctx, name).await?;
+    if what == Pass::Routes && !inner.is_misrouted(name).await? {
+        return Ok(());
+    }
+    let (lease, owner) = (format!("reconcile/{name}"), inner.owner.to_string());
     if !inner.store.lease(&lease, &owner, inner.options.lease).await? {
         return Ok(());
     }
-    let result = keep(inner, &ctx, name, &lease).await;
+    let result = match what {
+        Pass::Routes => inner.route(&ctx, name, Some(&lease)).await,
+        Pass::Whole => keep(inner, &ctx, name, &lease).await,
+    };
     inner.store.unlease(&lease, &owner).await?;
     result
 }
@@ -138,18 +152,28 @@ async fn orphans(inner: &Inner, ctx: &Context, name: &AppName, app: Option<&App>
     Ok(())
 }
 
+/// Whether routes differ in nothing but their generation.
+fn is_same(old: Option<&AppRoutes>, new: &AppRoutes) -> bool {
+    old.is_some_and(|old| AppRoutes { generation: new.generation, ..old.clone() } == *new)
+}
+
 impl Inner {
+    /// Whether the routes should be others than they are.
+    async fn is_misrouted(&self, name: &AppName) -> Result<bool> {
+        let Some(app) = self.ledger.find_app(name).await?.filter(|app| !app.value.destroying) else {
+            return Ok(false);
+        };
+        let stored = self.ledger.routes(name).await?.map(|stored| stored.value);
+        let routes = self.routes_for(&app.value, stored.as_ref()).await?;
+        Ok(!is_same(stored.as_ref(), &routes))
+    }
+
     /// Writes an app's routes anew if they changed, and tells the router.
     async fn route(&self, ctx: &Context, name: &AppName, lease: Option<&str>) -> Result<()> {
         let app = self.ledger.app(name).await?;
         let stored = self.ledger.routes(name).await?;
         let routes = self.routes_for(&app.value, stored.as_ref().map(|stored| &stored.value)).await?;
-        let same = stored.as_ref().is_some_and(|old| {
-            let mut old = old.value.clone();
-            old.generation = routes.generation;
-            old == routes
-        });
-        if !same {
+        if !is_same(stored.as_ref().map(|stored| &stored.value), &routes) {
             let expect = stored.map_or(Expect::Absent, |stored| Expect::Rev(stored.rev));
             let mut tx = Transaction::new().write(put_routes(&routes, expect)?);
             // Nobody switches the release between our look and our write.
@@ -181,6 +205,6 @@ impl Inner {
     fn quiet_context(&self, app: &AppName) -> Context {
         let step = StepName::new("reconcile").expect("a constant");
         let key = IdempotencyKey::new(WorkflowId::from(uuid::Uuid::nil()), step);
-        Context::new(key, Cancel::new(), self.clock.clone(), self.log(app.clone(), "reconcile"))
+        Context::new(key, self.shutdown.clone(), self.clock.clone(), self.log(app.clone(), "reconcile"))
     }
 }

@@ -28,6 +28,9 @@ pub(crate) struct Target {
     /// The head's config and add-ons become those of the release: a rollback.
     #[serde(default)]
     pub(crate) restores: bool,
+    /// The release has a command to run before it starts.
+    #[serde(default)]
+    pub(crate) release_phase: bool,
 }
 
 /// The release that was live.

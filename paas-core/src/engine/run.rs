@@ -214,9 +214,10 @@ impl Run {
             let mut next = self.workflow.clone();
             let mut events = Vec::new();
             self.absorb(&mut next, &mut settle, &mut events, claim)?;
+            let settled = next.clone();
             let stopping = self.running.stop.is_cancelled();
             let act = if stopping { Act::Leave } else { self.advance(&mut next, &mut events) };
-            let changes = match self.changes(&next, &settle, act).await {
+            let changes = match self.changes(&settled, &next, &settle, act).await {
                 Ok(changes) => changes,
                 Err(refused) => {
                     settle = refused;
@@ -470,18 +471,24 @@ impl Run {
     }
 
     /// Rows that go with what happened and with what begins; an error is what happened instead.
-    async fn changes(&self, next: &Workflow, settle: &Settle, act: Act) -> Result<Changes, Settle> {
+    async fn changes(
+        &self,
+        settled: &Workflow,
+        next: &Workflow,
+        settle: &Settle,
+        act: Act,
+    ) -> Result<Changes, Settle> {
         let mut changes = Changes::none();
         match settle {
             Settle::Ran(index, Ok(output)) if output.flow == Flow::Next => {
-                let call = self.step_call(next, *index, StepAction::Run, Cancel::new());
+                let call = self.step_call(settled, *index, StepAction::Run, Cancel::new());
                 match self.step_changes(&call, Moment::Done(output)).await {
                     Ok(more) => extend(&mut changes, more),
                     Err(error) => return Err(Settle::Ran(*index, Err(error))),
                 }
             }
             Settle::Undid(index, Ok(())) => {
-                let call = self.step_call(next, *index, StepAction::Undo, Cancel::new());
+                let call = self.step_call(settled, *index, StepAction::Undo, Cancel::new());
                 match self.step_changes(&call, Moment::Undone).await {
                     Ok(more) => extend(&mut changes, more),
                     Err(error) => return Err(Settle::Undid(*index, Err(error))),

@@ -11,6 +11,7 @@ pub mod router;
 pub mod runtime;
 pub mod source;
 pub mod store;
+pub mod world;
 
 pub use clock::ManualClock;
 pub use cut::{Cut, CutStore};

@@ -11,7 +11,8 @@ use crate::engine::ledger::{Stored, put_app, put_release};
 use crate::engine::rollout::{Replaced, Target, app_name};
 use crate::store::Expect;
 use crate::{
-    App, AppId, Error, ErrorCode, EventKind, Release, ReleaseId, ReleaseState, Result, Retry, Version,
+    App, AppId, Error, ErrorCode, EventKind, ProcessType, Release, ReleaseId, ReleaseState, Result, Retry,
+    Version,
 };
 
 /// Where a release's artifact comes from.
@@ -51,6 +52,7 @@ impl Step for Prepare {
             replaces: replaced(&app),
             head: app.head.rev,
             restores: self.1 == From::Version && !call.input::<RollbackInput>()?.keep_config,
+            release_phase: processes.get(&ProcessType::release()).is_some(),
         }))
     }
 
@@ -207,6 +209,7 @@ impl Step for PrepareScale {
             replaces: replaced(&app),
             head: live.head,
             restores: false,
+            release_phase: false,
         }))
     }
 }

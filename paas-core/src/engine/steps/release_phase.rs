@@ -13,9 +13,7 @@ pub(crate) struct ReleasePhase(pub(crate) Platform);
 #[async_trait]
 impl Step for ReleasePhase {
     fn is_needed(&self, call: &StepCall) -> bool {
-        // A change of formation makes no release.
-        let target = Target::of(call).ok().flatten();
-        target.is_some_and(|target| !target.is_scale())
+        Target::of(call).ok().flatten().is_some_and(|target| target.release_phase)
     }
 
     async fn run(&self, call: &StepCall) -> Result<StepOutput> {

@@ -1,0 +1,83 @@
+//! Resources that are names.
+
+use async_trait::async_trait;
+
+use super::World;
+use crate::{
+    AddonCapabilities, AddonId, AddonProvider, AddonService, AddonStatus, BindRequest, Catalog, ConfigKey,
+    ConfigVars, Context, Plan, PlanName, ProvisionRequest, Result,
+};
+
+/// A provider whose resources are entries of a [`World`].
+#[derive(Debug, Clone)]
+pub struct FakeAddons(World);
+
+impl FakeAddons {
+    /// Provides in this world.
+    pub fn new(world: &World) -> Self {
+        Self(world.clone())
+    }
+}
+
+#[async_trait]
+impl AddonProvider for FakeAddons {
+    async fn catalog(&self) -> Catalog {
+        let plan = Plan::new(PlanName::new("small").expect("a constant"), "a name");
+        let service = AddonService::new("fakesql").expect("a constant");
+        Catalog::new(service, ConfigKey::new("FAKE").expect("a constant"), "names", vec![plan])
+    }
+
+    fn capabilities(&self) -> AddonCapabilities {
+        AddonCapabilities::shareable()
+    }
+
+    async fn provision(&self, ctx: &Context, request: &ProvisionRequest) -> Result<AddonStatus> {
+        self.0
+            .act(ctx, "provision", |world| {
+                let new = !world.lock().addons.contains_key(&request.addon);
+                if new {
+                    world.lock().addons.insert(request.addon, Vec::new());
+                    world.effect(format!("provision {}", request.addon));
+                }
+                Ok(AddonStatus::Ready)
+            })
+            .await
+    }
+
+    async fn status(&self, _: &Context, addon: AddonId) -> Result<AddonStatus> {
+        let there = self.0.lock().addons.contains_key(&addon);
+        Ok(if there { AddonStatus::Ready } else { AddonStatus::Gone })
+    }
+
+    async fn bind(&self, ctx: &Context, request: &BindRequest) -> Result<ConfigVars> {
+        self.0
+            .act(ctx, "bind", |world| {
+                let mut state = world.lock();
+                let apps = state.addons.entry(request.addon).or_default();
+                if !apps.contains(&request.app) {
+                    apps.push(request.app.clone());
+                }
+                let url = format!("fake://secret-{}@nowhere/", request.addon.uuid().simple());
+                ConfigVars::new().with(&format!("{}_URL", request.attachment), &url)
+            })
+            .await
+    }
+
+    async fn unbind(&self, _: &Context, request: &BindRequest) -> Result<()> {
+        if let Some(apps) = self.0.lock().addons.get_mut(&request.addon) {
+            apps.retain(|app| *app != request.app);
+        }
+        Ok(())
+    }
+
+    async fn deprovision(&self, ctx: &Context, addon: AddonId) -> Result<()> {
+        self.0
+            .act(ctx, "deprovision", |world| {
+                if world.lock().addons.remove(&addon).is_some() {
+                    world.effect(format!("deprovision {addon}"));
+                }
+                Ok(())
+            })
+            .await
+    }
+}

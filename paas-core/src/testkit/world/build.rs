@@ -1,0 +1,120 @@
+//! Code and artifacts made of text.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use super::World;
+use crate::{
+    AppId, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId, Context, Detection,
+    Digest, Error, ErrorCode, Manifest, ProcessTable, ProcessType, ProviderName, Result, Revision, Source,
+    SourceRef,
+};
+
+/// A source whose location is the text of a `Procfile`; `app.json` follows a line with `---`.
+#[derive(Debug, Clone)]
+pub struct FakeSource(World);
+
+impl FakeSource {
+    /// Its name.
+    pub const NAME: &'static str = "text";
+
+    /// Fetches in this world.
+    pub fn new(world: &World) -> Self {
+        Self(world.clone())
+    }
+
+    /// Code of this text.
+    pub fn code(text: impl Into<String>) -> SourceRef {
+        SourceRef::new(ProviderName::new(Self::NAME).expect("a constant"), text)
+    }
+}
+
+#[async_trait]
+impl Source for FakeSource {
+    fn name(&self) -> ProviderName {
+        ProviderName::new(Self::NAME).expect("a constant")
+    }
+
+    async fn fetch(&self, ctx: &Context, source: &SourceRef, into: &Path) -> Result<Revision> {
+        let (procfile, manifest) = source.location.split_once("---\n").unwrap_or((&source.location, "{}"));
+        self.0
+            .act(ctx, "fetch", |world| {
+                for (name, text) in [("Procfile", procfile), ("manifest.json", manifest)] {
+                    std::fs::write(into.join(name), text)
+                        .map_err(|e| Error::from_io("can't write code", e))?;
+                }
+                world.effect("fetch");
+                Ok(Revision { id: Some(Digest::of(&source.location).hex()), ..Revision::default() })
+            })
+            .await
+    }
+}
+
+/// A builder that makes an artifact of a `Procfile` and a [`Manifest`] as JSON.
+#[derive(Debug, Clone)]
+pub struct FakeBuilder(World);
+
+impl FakeBuilder {
+    /// Builds in this world.
+    pub fn new(world: &World) -> Self {
+        Self(world.clone())
+    }
+}
+
+#[async_trait]
+impl Builder for FakeBuilder {
+    fn id(&self) -> BuilderId {
+        BuilderId::new(ProviderName::new("fake").expect("a constant"), "1")
+    }
+
+    fn capabilities(&self) -> BuilderCapabilities {
+        BuilderCapabilities::full()
+    }
+
+    async fn detect(&self, ctx: &Context, request: &BuildRequest) -> Result<Detection> {
+        let there = request.checkout.dir.join("Procfile").exists();
+        let found =
+            if there { Detection::Yes("Fake".into()) } else { Detection::No(vec!["Procfile".into()]) };
+        self.0.act(ctx, "detect", |_| Ok(found)).await
+    }
+
+    async fn build(&self, ctx: &Context, request: &BuildRequest) -> Result<Artifact> {
+        let read = |name: &str| {
+            std::fs::read_to_string(request.checkout.dir.join(name))
+                .map_err(|e| Error::from_io("can't read code", e))
+        };
+        let (procfile, manifest) = (read("Procfile")?, read("manifest.json")?);
+        let manifest: Manifest = serde_json::from_str(&manifest)
+            .map_err(|e| Error::new(ErrorCode::BuildFailed, "the manifest can't be read").with_source(e))?;
+        ctx.log.line("-----> Fake app detected");
+        for (key, value) in request.config.iter() {
+            // A careless buildpack.
+            ctx.log.line(format!("       building with {key}={}", value.expose()));
+        }
+        self.0
+            .act(ctx, "build", |world| {
+                let name = ProviderName::new("fake").expect("a constant");
+                let digest = request.checkout.digest;
+                // Not a slug: the fake runtime unpacks nothing.
+                let mut artifact = Artifact::new(ArtifactKind::Image, digest, 0, name, ctx.clock.now());
+                artifact.processes = parse(&procfile)?;
+                artifact.manifest = manifest;
+                world.effect(format!("build {}", request.app));
+                Ok(artifact)
+            })
+            .await
+    }
+
+    async fn forget(&self, _: &Context, _: AppId) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn parse(procfile: &str) -> Result<ProcessTable> {
+    let mut table = ProcessTable::new();
+    for (name, command) in procfile.lines().filter_map(|line| line.split_once(": ")) {
+        table.declare(ProcessType::new(name)?, command);
+    }
+    Ok(table)
+}

@@ -1,0 +1,142 @@
+//! Instances that come up at once.
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use super::{World, address};
+use crate::{
+    AppName, Context, Exit, Instance, InstanceState, ProcessSpec, ReleaseId, Result, RunSpec, Runtime,
+    RuntimeCapabilities, RuntimeEvent,
+};
+
+/// A runtime whose instances are entries of a [`World`].
+#[derive(Debug, Clone)]
+pub struct FakeRuntime(World);
+
+impl FakeRuntime {
+    /// Runs in this world.
+    pub fn new(world: &World) -> Self {
+        Self(world.clone())
+    }
+
+    fn converge(world: &World, spec: &ProcessSpec) {
+        let mut state = world.lock();
+        let ours =
+            |i: &Instance| i.release == spec.release && i.name.process == spec.process && i.app == spec.app;
+        let mut effects = Vec::new();
+        for index in 1..=spec.quantity {
+            let name = format!("{}.{index} {}", spec.process, spec.version);
+            if state.instances.iter().any(|i| ours(i) && i.name.index == index) {
+                continue;
+            }
+            let mut instance = Instance::starting(spec, index, chrono::DateTime::UNIX_EPOCH);
+            if state.crashing.contains(&spec.process.to_string()) {
+                instance.state = InstanceState::Crashed;
+                instance.reason = Some("Process exited with status 1".into());
+                instance.last_exit = Some(Exit::new(1, vec!["boom".into()]));
+            } else {
+                instance.state = InstanceState::Up;
+                state.next_port += 1;
+                instance.address = Some(address(state.next_port));
+            }
+            state.instances.push(instance);
+            effects.push(format!("start {} {name}", spec.app));
+        }
+        let before = state.instances.len();
+        state.instances.retain(|i| !ours(i) || i.name.index <= spec.quantity);
+        if state.instances.len() < before {
+            effects.push(format!("stop {} {} {} to {}", spec.app, spec.process, spec.version, spec.quantity));
+        }
+        drop(state);
+        for effect in effects {
+            world.effect(effect);
+        }
+        world.changed(&spec.app);
+    }
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities::full()
+    }
+
+    async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
+        self.0
+            .act(ctx, "ensure", |world| {
+                Self::converge(world, spec);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn observe(&self, app: &AppName) -> Result<Vec<Instance>> {
+        Ok(self.0.lock().instances.iter().filter(|i| i.app == *app).cloned().collect())
+    }
+
+    async fn apps(&self) -> Result<Vec<AppName>> {
+        let mut apps: Vec<AppName> = self.0.lock().instances.iter().map(|i| i.app.clone()).collect();
+        apps.sort();
+        apps.dedup();
+        Ok(apps)
+    }
+
+    fn watch(&self) -> BoxStream<'static, RuntimeEvent> {
+        let events = self.0.changes.subscribe();
+        // A reader that is too slow missed hints, and gets the next one.
+        stream::unfold(events, |mut events| async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => return Some((event, events)),
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })
+        .boxed()
+    }
+
+    async fn run_once(&self, ctx: &Context, spec: &RunSpec) -> Result<Exit> {
+        let key = ctx.key.to_string();
+        let name = format!("run {} {} {}", spec.process.app, spec.process.process, spec.process.version);
+        self.0
+            .act(ctx, "run_once", |world| {
+                let recorded = world.lock().runs.get(&key).copied();
+                let status = recorded.unwrap_or_else(|| {
+                    let status = world.lock().run_status;
+                    world.effect(name);
+                    world.lock().runs.insert(key, status);
+                    status
+                });
+                Ok(Exit::new(status, vec![format!("ended with {status}")]))
+            })
+            .await
+    }
+
+    async fn retire(&self, ctx: &Context, app: &AppName, release: ReleaseId) -> Result<()> {
+        self.0
+            .act(ctx, "retire", |world| {
+                let gone: Vec<Instance> = {
+                    let mut state = world.lock();
+                    let gone = state.instances.extract_if(.., |i| i.app == *app && i.release == release);
+                    gone.collect()
+                };
+                for instance in gone {
+                    world.effect(format!("stop {app} {} {}", instance.name, instance.version));
+                }
+                world.changed(app);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()> {
+        self.0
+            .act(ctx, "forget", |world| {
+                world.lock().instances.retain(|i| i.app != *app);
+                world.effect(format!("forget {app}"));
+                Ok(())
+            })
+            .await
+    }
+}

@@ -1,0 +1,62 @@
+//! The engine over a world of fakes that count their effects.
+#![cfg(feature = "testkit")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::large_futures)]
+
+mod cancel;
+mod crash;
+mod deploy;
+mod embed;
+mod queue;
+mod secrets;
+
+use std::sync::Arc;
+
+use paas_core::store::MemoryStore;
+use paas_core::testkit::world::{TestPlatform, check};
+use paas_core::{AppName, Engine, Principal, Store};
+
+pub(crate) const WEB: &str = "web: serve\n";
+pub(crate) const WEB_AND_WORKER: &str = "web: serve\nworker: work\n";
+
+pub(crate) fn hello() -> AppName {
+    "hello".parse().unwrap()
+}
+
+pub(crate) fn me() -> Principal {
+    Principal::new("ada".parse().unwrap())
+}
+
+/// A platform with a started engine and the app `hello`; its time passes.
+pub(crate) struct Bench {
+    pub(crate) platform: TestPlatform,
+    pub(crate) engine: Engine,
+    _passing: Box<dyn std::any::Any>,
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        Self::with(|builder| builder).await
+    }
+
+    pub(crate) async fn with(
+        change: impl FnOnce(paas_core::EngineBuilder) -> paas_core::EngineBuilder,
+    ) -> Self {
+        let platform = TestPlatform::new().unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(platform.clock()));
+        let engine = change(platform.engine(store).unwrap()).build().unwrap();
+        let passing = platform.let_time_pass();
+        engine.start().await.unwrap();
+        engine.create_app(&hello(), &me()).await.unwrap();
+        Self { platform, engine, _passing: Box::new(passing) }
+    }
+
+    pub(crate) async fn deploy(&self, code: &str) -> paas_core::Result<paas_core::Workflow> {
+        TestPlatform::deploy(&self.engine, &hello(), code).await?.succeeded().await
+    }
+
+    /// Nothing that must always hold is broken.
+    pub(crate) async fn is_sound(&self) {
+        let wrong = check(&self.platform.world, &self.engine, &hello()).await.unwrap();
+        assert!(wrong.is_empty(), "{wrong:#?}\n{:#?}", self.platform.world.history());
+    }
+}
