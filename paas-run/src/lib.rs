@@ -3,6 +3,8 @@
 pub mod logs;
 #[cfg(feature = "process")]
 pub mod process;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 pub mod supervisor;
 
 /// Serves as a helper process if this process was started as one, and never returns then; otherwise remembers

@@ -1,0 +1,66 @@
+//! The proxy's limits and timeouts.
+
+use std::time::Duration;
+
+/// Limits and timeouts. The defaults are those of Heroku's router where it publishes them.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProxyConfig {
+    /// How long one attempt to connect to an instance may take: 5 s.
+    pub connect_timeout: Duration,
+    /// At how many instances a request is tried before it ends as H19 or H21: 10.
+    pub connect_attempts: usize,
+    /// An instance that refused a connection gets no requests for this long while others are there: 5 s.
+    pub quarantine: Duration,
+    /// How long a request waits for instances that all refused connections of others before it ends as H99: 75 s.
+    pub connect_budget: Duration,
+    /// How long an instance may take to its first byte, from the last byte of the request on: 30 s (H12).
+    pub first_byte: Duration,
+    /// How long a request, response or tunnel may lie still after that: 55 s (H15, H28).
+    pub idle: Duration,
+    /// How long a client may take to send a request's head, and a kept connection may wait for the next one: 60 s.
+    pub header_timeout: Duration,
+    /// The largest request head in bytes, 32 KiB; a larger one gets 431.
+    pub header_bytes: usize,
+    /// How long a connection to an instance is kept without a request: 4 s, since Node.js ends its side after 5 s. An
+    /// instance that says less in `Keep-Alive: timeout` is believed.
+    pub pool_idle: Duration,
+    /// How many idle connections to one instance are kept: 256.
+    pub pool_size: usize,
+    /// The largest read buffer of a connection in bytes: 64 KiB; larger ones are slower and cost memory.
+    pub buffer_bytes: usize,
+    /// What happens to tunnels (WebSocket) of instances that are drained.
+    pub tunnels: TunnelDrain,
+    /// How long requests may take after the proxy was told to stop: 30 s (H24).
+    pub shutdown_grace: Duration,
+}
+
+/// What happens to tunnels of an instance that gets no new requests any more. A tunnel may last for days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TunnelDrain {
+    /// They are closed when the drain begins; clients connect again and reach the new release.
+    Close,
+    /// They are waited for like requests.
+    Wait,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            connect_attempts: 10,
+            quarantine: Duration::from_secs(5),
+            connect_budget: Duration::from_secs(75),
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(55),
+            header_timeout: Duration::from_secs(60),
+            header_bytes: 32 * 1024,
+            pool_idle: Duration::from_secs(4),
+            pool_size: 256,
+            buffer_bytes: 64 * 1024,
+            tunnels: TunnelDrain::Close,
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A request's way: from its head over the claim of a backend to the answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::ACCEPT;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use super::access::Record;
+use super::body::{BoxError, ProxyBody, RequestBody, Upload, UploadState};
+use super::client::Peer;
+use super::fault::Fault;
+use super::route::Refused;
+use super::upstream::{Connection, Failed};
+use super::{Shared, headers, page, tunnel};
+
+/// The first and the longest pause between two looks at backends that all refuse connections.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
+
+impl Shared {
+    /// Answers a request, whatever happens.
+    pub(super) async fn answer<B>(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        mut request: Request<B>,
+    ) -> Result<Response<ProxyBody>, Infallible>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let on_upgrade =
+            request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        let found = headers::host(&parts).and_then(|host| self.table.find(&host).ok_or(Fault::NoSuchApp));
+        let route = match found {
+            Ok(route) => route,
+            // Nobody's log: there is no app.
+            Err(fault) => return Ok(error(fault, parts.headers.get(ACCEPT), None)),
+        };
+        let mut record = Some(Box::new(Record::begin(&self, &peer, route, &parts)));
+        let forwarded = self.forward(&mut record, &peer, Request::from_parts(parts, body), on_upgrade).await;
+        Ok(forwarded.unwrap_or_else(|fault| match record {
+            Some(mut record) => {
+                record.fail(fault);
+                error(fault, record.accept(), record.id())
+            }
+            None => error(fault, None, None),
+        }))
+    }
+
+    /// The app's answer. It takes the record along; where there is none, the record stays.
+    async fn forward<B>(
+        self: &Arc<Self>,
+        record: &mut Option<Box<Record>>,
+        peer: &Arc<Peer>,
+        request: Request<B>,
+        on_upgrade: Option<OnUpgrade>,
+    ) -> Result<Response<ProxyBody>, Fault>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Some(open) = record else { return Err(Fault::Platform) };
+        let (mut parts, body) = request.into_parts();
+        headers::check(&parts, peer)?;
+        let (body, upload) = RequestBody::new(body);
+        let on_upgrade = on_upgrade.filter(|_| upload.is_none() && headers::wants_upgrade(&parts));
+        let start = self.clock.now().timestamp_millis();
+        open.mark(headers::to_backend(&mut parts, peer, on_upgrade.is_some(), upload.is_some(), start));
+        let request = Request::from_parts(parts, body);
+
+        let (mut response, mut connection) =
+            self.exchange(open, request, upload.as_ref(), on_upgrade.is_none()).await?;
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // A protocol that nobody asked for is no answer.
+        let on_upgrade = match (switching, on_upgrade) {
+            (true, None) => return Err(Fault::MalformedResponse),
+            (true, asked) => asked,
+            (false, _) => None,
+        };
+        open.status = Some(response.status());
+        if let Some(seconds) = headers::keep_alive_seconds(response.headers()) {
+            let time = Duration::from_secs(seconds);
+            connection.keep_at_most(time.saturating_sub(Duration::from_secs(1).min(time / 2)));
+        }
+        headers::to_client(response.headers_mut(), switching);
+        *response.version_mut() = http::Version::HTTP_11;
+        let Some(record) = record.take() else { return Err(Fault::Platform) };
+        if let Some(client_side) = on_upgrade {
+            let app_side = hyper::upgrade::on(&mut response);
+            let ends = tunnel::Ends { client_side, app_side, connection };
+            let (config, peer) = (self.config.clone(), Arc::clone(peer));
+            peer.tunnels.clone().spawn(tunnel::run(ends, record, peer, config));
+            return Ok(response.map(|_| ProxyBody::page(Bytes::new())));
+        }
+        let idle = self.config.idle;
+        Ok(response.map(|body| ProxyBody::answer(body, connection, upload, idle, record)))
+    }
+
+    /// Sends the request and gets the answer's head, over as many connections as that takes.
+    async fn exchange(
+        &self,
+        record: &mut Record,
+        mut request: Request<RequestBody>,
+        upload: Option<&Arc<Upload>>,
+        mut pooled: bool,
+    ) -> Result<(Response<Incoming>, Connection), Fault> {
+        loop {
+            let mut connection = self.reach(record, pooled).await?;
+            let reused = connection.reused;
+            // The app may be closing an idle connection just now. A request that may be done twice is sent once more then.
+            let again =
+                (reused && upload.is_none() && is_idempotent(request.method())).then(|| copy(&request));
+            let late = || self.later(upload);
+            match connection.send(request, late).await {
+                Ok(response) => return Ok((response, connection)),
+                Err(Failed::Closed(Some(unsent))) if reused => request = *unsent,
+                Err(Failed::Closed(_)) => match again {
+                    Some(again) => request = again,
+                    None => return Err(interrupted(upload, Fault::ClosedWithoutResponse)),
+                },
+                Err(Failed::TimedOut) => {
+                    let moving = upload.is_some_and(|upload| upload.state() == UploadState::Moving);
+                    return Err(if moving { Fault::ClientIdle } else { Fault::RequestTimeout });
+                }
+                Err(Failed::Bad(fault)) => return Err(interrupted(upload, fault)),
+            }
+            pooled = false;
+        }
+    }
+
+    /// Claims a backend and gets a connection to it.
+    async fn reach(&self, record: &mut Record, pooled: bool) -> Result<Connection, Fault> {
+        let mut attempts = 0;
+        let mut last = None;
+        let mut pause = PAUSES.0;
+        loop {
+            let now = Instant::now();
+            let claim = match record.route.claim(now) {
+                Ok(claim) => claim,
+                Err(Refused::Nobody(fault)) => return Err(fault),
+                Err(Refused::AllQuarantined(left)) => {
+                    if let Some(fault) = last {
+                        return Err(fault);
+                    }
+                    if record.began.elapsed() >= self.config.connect_budget {
+                        return Err(Fault::Platform);
+                    }
+                    // Others saw that nobody listens. New routes may come any moment: look often.
+                    tokio::time::sleep(left.min(pause)).await;
+                    pause = PAUSES.1.min(pause * 2);
+                    continue;
+                }
+            };
+            let upstream = Arc::clone(&claim.upstream);
+            record.claimed(claim);
+            if pooled && let Some(mut connection) = upstream.take_idle(now) {
+                connection.deadline.set(now + self.config.first_byte);
+                record.connected(Duration::ZERO, now);
+                return Ok(connection);
+            }
+            match Connection::open(upstream.backend.address, &self.config).await {
+                Ok(connection) => {
+                    upstream.trust();
+                    let connected = Instant::now();
+                    record.connected(connected - now, connected);
+                    return Ok(connection);
+                }
+                Err(fault) => {
+                    let failed = Instant::now();
+                    record.unconnected(failed - now);
+                    upstream.quarantine(failed, self.config.quarantine);
+                    // One that was removed meanwhile says nothing about those that are there now.
+                    attempts += usize::from(!upstream.is_retired());
+                    if attempts >= self.config.connect_attempts.min(record.route.backends()).max(1) {
+                        return Err(fault);
+                    }
+                    last = Some(fault).filter(|_| attempts > 0);
+                }
+            }
+        }
+    }
+
+    /// When to look again for a first byte that is late; `None` if it is too late.
+    fn later(&self, upload: Option<&Arc<Upload>>) -> Option<Instant> {
+        let upload = upload?;
+        let due = match upload.state() {
+            UploadState::Moving => upload.moved() + self.config.idle,
+            UploadState::Done => upload.moved() + self.config.first_byte,
+            UploadState::Gone | UploadState::Malformed => return None,
+        };
+        (due > Instant::now()).then_some(due)
+    }
+}
+
+/// The fault, unless the client's own body was the cause.
+fn interrupted(upload: Option<&Arc<Upload>>, fault: Fault) -> Fault {
+    match upload.map(|upload| upload.state()) {
+        Some(UploadState::Gone) => Fault::ClientGone,
+        Some(UploadState::Malformed) => Fault::BadRequest("Its body isn't framed as it says."),
+        _ => fault,
+    }
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    )
+}
+
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::EMPTY);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+fn error(fault: Fault, accept: Option<&HeaderValue>, id: Option<&HeaderValue>) -> Response<ProxyBody> {
+    page::page(fault, page::wants_html(accept), id).map(ProxyBody::page)
+}

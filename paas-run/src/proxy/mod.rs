@@ -1,0 +1,230 @@
+//! The `proxy` router: brings requests to instances over HTTP/1.1.
+//!
+//! ```text
+//! client -> serve -> table (host -> route) -> claim (a backend, under the routing lock) -> forward -> backend
+//!            wire     papaya, never locks       counts as in flight until the last byte      pooled connections
+//! ```
+//!
+//! | file | idea |
+//! |---|---|
+//! | `serve`, `wire`, `client` | a client's connection: accepting, draining, a client that takes nothing |
+//! | `table`, `route` | which host leads to which backends; the swap that drops nothing |
+//! | `backend`, `upstream`, `deadline` | idle connections, and one that is driven by the request that uses it |
+//! | `forward`, `headers`, `body`, `tunnel` | a request's way, what is changed on it, WebSocket and its like |
+//! | `fault`, `page`, `access` | Heroku's codes, what people see, and the line in the app's log |
+//!
+//! TLS, HTTP/2 and metrics fit around it: whoever has a stream of bytes and a [`Client`] mounts [`Proxy::service`].
+
+mod access;
+mod backend;
+mod body;
+mod client;
+mod config;
+mod deadline;
+mod fault;
+mod forward;
+mod headers;
+mod ids;
+mod page;
+mod route;
+mod serve;
+mod table;
+mod tunnel;
+mod upstream;
+mod wire;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Once};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Body;
+use paas_core::{AppName, AppRoutes, Cancel, Clock, DrainRequest, Logs, Result, Router, RouterCapabilities};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::body::ProxyBody;
+pub use self::client::Client;
+use self::client::Peer;
+pub use self::config::{ProxyConfig, TunnelDrain};
+use self::table::Table;
+
+/// How often idle connections are looked at that nobody asks for any more.
+const REAP: Duration = Duration::from_secs(2);
+
+/// A reverse proxy that is a [`Router`]. Clones share everything.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use paas_core::{Cancel, SystemClock};
+/// use paas_run::logs::{FileLogs, LogBounds};
+/// use paas_run::proxy::{Proxy, ProxyConfig};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let logs = Arc::new(FileLogs::open("/var/lib/paas/logs", LogBounds::default())?);
+/// let proxy = Proxy::new(ProxyConfig::default(), logs, Arc::new(SystemClock::new()));
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:5080").await?;
+/// // `proxy.clone()` is what the engine gets as its router.
+/// proxy.serve(listener, Cancel::new()).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+}
+
+/// What all connections share.
+struct Shared {
+    config: ProxyConfig,
+    table: Table,
+    logs: Arc<dyn Logs>,
+    clock: Arc<dyn Clock>,
+    reaper: Once,
+}
+
+impl Proxy {
+    /// A proxy without routes. Its log lines, one for each request, go to `logs`.
+    pub fn new(config: ProxyConfig, logs: Arc<dyn Logs>, clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared { config, table: Table::default(), logs, clock, reaper: Once::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Serves HTTP/1.1 on this listener until cancelled; then no connection is accepted any more and requests in flight
+    /// may take [`ProxyConfig::shutdown_grace`] to finish. Any number of listeners may be served at once.
+    ///
+    /// # Errors
+    /// When the listener can't tell its own address.
+    pub async fn serve(&self, listener: TcpListener, cancel: Cancel) -> Result<()> {
+        self.shared.reap_idle();
+        serve::serve(Arc::clone(&self.shared), listener, cancel).await
+    }
+
+    /// The requests of one connection as a tower service, for embedders with a server, TLS or layers of their own.
+    /// Tunnels end with their connection.
+    pub fn service(&self, client: Client) -> ProxyService {
+        let peer = Peer::new(client, TaskTracker::new(), CancellationToken::new());
+        ProxyService { shared: Arc::clone(&self.shared), peer: Arc::new(peer) }
+    }
+}
+
+impl Shared {
+    /// Closes connections that are idle for too long. Ends with the proxy.
+    fn reap_idle(self: &Arc<Self>) {
+        self.reaper.call_once(|| {
+            let shared = Arc::downgrade(self);
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(REAP).await;
+                    let Some(shared) = shared.upgrade() else { return };
+                    let now = Instant::now();
+                    for route in shared.table.all() {
+                        for upstream in route.upstreams() {
+                            upstream.reap(now);
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
+
+#[async_trait]
+impl Router for Proxy {
+    fn capabilities(&self) -> RouterCapabilities {
+        RouterCapabilities::draining()
+    }
+
+    async fn apply(&self, _: &paas_core::Context, routes: &AppRoutes) -> Result<()> {
+        self.shared.table.apply(routes, self.shared.config.pool_size)?;
+        tracing::debug!(
+            app.name = %routes.app,
+            route.generation = routes.generation,
+            route.backends = routes.backends.len(),
+            "routes applied"
+        );
+        Ok(())
+    }
+
+    async fn observe(&self, app: &AppName) -> Result<Option<AppRoutes>> {
+        Ok(self.shared.table.app(app).and_then(|route| route.applied()))
+    }
+
+    async fn drain(&self, ctx: &paas_core::Context, request: &DrainRequest) -> Result<u64> {
+        let Some(route) = self.shared.table.app(&request.app) else { return Ok(0) };
+        if self.shared.config.tunnels == TunnelDrain::Close {
+            for upstream in route.draining(&request.backends) {
+                upstream.close_tunnels.cancel();
+            }
+        }
+        let deadline = Instant::now() + request.timeout;
+        loop {
+            // Listening before looking: what happens in between isn't missed.
+            let mut drained = std::pin::pin!(route.drained().notified());
+            drained.as_mut().enable();
+            let left: usize =
+                route.draining(&request.backends).iter().map(|upstream| upstream.in_flight()).sum();
+            if left == 0 {
+                return Ok(0);
+            }
+            tokio::select! {
+                () = drained => {}
+                () = tokio::time::sleep_until(deadline) => return Ok(left as u64),
+                reason = ctx.cancel.cancelled() => return Err(reason.into()),
+            }
+        }
+    }
+}
+
+/// The requests of one client's connection.
+#[derive(Clone)]
+pub struct ProxyService {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+}
+
+impl<B> tower::Service<Request<B>> for ProxyService
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.shared.reap_idle();
+        Box::pin(Arc::clone(&self.shared).answer(Arc::clone(&self.peer), request))
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("shared", &self.shared).finish()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ProxyService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyService").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}

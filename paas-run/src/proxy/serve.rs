@@ -1,0 +1,119 @@
+//! Accepting connections, and ending them without cutting a request.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use paas_core::{Cancel, Error, Result};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Shared;
+use super::client::{Client, Peer};
+use super::config::TunnelDrain;
+use super::wire::Wire;
+
+/// The pause after an accept that failed for want of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What connections are told when the listener stops.
+#[derive(Debug, Clone, Default)]
+struct Stops {
+    /// Finish the request at hand and close.
+    gently: CancellationToken,
+    /// Close.
+    now: CancellationToken,
+    tunnels: CancellationToken,
+}
+
+/// Accepts connections until cancelled, then lets requests finish for the grace that is configured.
+pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cancel: Cancel) -> Result<()> {
+    let port = listener
+        .local_addr()
+        .map_err(|error| Error::from_io("can't tell the address of the router's listener", error))?
+        .port();
+    let tracker = TaskTracker::new();
+    let stops = Stops::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = cancel.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let client = Client::new(address, port);
+                let peer = Arc::new(Peer::new(client, tracker.clone(), stops.tunnels.clone()));
+                tracker.spawn(connection(Arc::clone(&shared), stream, peer, stops.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(error = %error, "the router can't accept a connection; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    stops.gently.cancel();
+    if shared.config.tunnels == TunnelDrain::Close {
+        stops.tunnels.cancel();
+    }
+    tracker.close();
+    if tokio::time::timeout(shared.config.shutdown_grace, tracker.wait()).await.is_err() {
+        stops.tunnels.cancel();
+        stops.now.cancel();
+        tracker.wait().await;
+    }
+    Ok(())
+}
+
+/// The client went away between connecting and being accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: Arc<Peer>, stops: Stops) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(error = %error, "a client's connection keeps Nagle's algorithm");
+    }
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.config.header_timeout)
+        .max_header_size(shared.config.header_bytes)
+        .max_buf_size(shared.config.buffer_bytes.max(shared.config.header_bytes));
+    let wire = Wire::new(stream, Arc::clone(&peer), shared.config.idle);
+    let service = {
+        let peer = Arc::clone(&peer);
+        service_fn(move |request| Arc::clone(&shared).answer(Arc::clone(&peer), request))
+    };
+    let serving = server.serve_connection(TokioIo::new(wire), service).with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    // A token of its own: polling a shared one would take a lock that all connections share.
+    let gently = stops.gently.child_token();
+    let mut told = std::pin::pin!(gently.cancelled());
+    let mut stopping = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => break ended,
+            () = told.as_mut(), if !stopping => {
+                stopping = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            () = stops.now.cancelled(), if stopping => {
+                peer.force();
+                return;
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that vanish, send no HTTP or are too slow: nothing to do for anybody.
+        tracing::debug!(error = %error, "a client's connection ended with an error");
+    }
+}

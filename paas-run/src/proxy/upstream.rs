@@ -1,0 +1,162 @@
+//! A connection to a backend, driven by the request that uses it.
+//!
+//! No task of its own: the request polls the connection together with the answer, which saves two wake-ups and a channel
+//! between tasks for every request. While it is idle nobody polls it, so it is looked at once when it is taken again.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::ProxyConfig;
+use super::body::RequestBody;
+use super::deadline::Deadline;
+use super::fault::Fault;
+
+/// A hyper connection that can be upgraded, whose type has no name.
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// One connection to a backend.
+pub(super) struct Connection {
+    sender: http1::SendRequest<RequestBody>,
+    /// Gone once the backend has closed it or it has failed.
+    driver: Option<Driver>,
+    pub(super) deadline: Deadline,
+    /// When it was last used, and for how long after that it may be used again.
+    used: Instant,
+    keep: Duration,
+    /// It has carried a request before, so the backend may be closing it right now.
+    pub(super) reused: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The connection ended before an answer began. The request, where nothing of it was sent.
+    Closed(Option<Box<Request<RequestBody>>>),
+    /// Nothing came in time.
+    TimedOut,
+    /// What came is no HTTP.
+    Bad(Fault),
+}
+
+async fn dial(address: SocketAddr, config: &ProxyConfig) -> Result<TcpStream, Fault> {
+    match tokio::time::timeout(config.connect_timeout, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(error = %error, "a connection to a backend keeps Nagle's algorithm");
+            }
+            Ok(stream)
+        }
+        Ok(Err(_)) => Err(Fault::ConnectRefused),
+        Err(_) => Err(Fault::ConnectTimeout),
+    }
+}
+
+impl Connection {
+    /// Connects.
+    pub(super) async fn open(address: SocketAddr, config: &ProxyConfig) -> Result<Self, Fault> {
+        let stream = dial(address, config).await?;
+        let mut client = http1::Builder::new();
+        client.max_buf_size(config.buffer_bytes);
+        let handshake = client.handshake(TokioIo::new(stream)).await;
+        let (sender, driver) = handshake.map_err(|_| Fault::ConnectRefused)?;
+        let used = Instant::now();
+        Ok(Self {
+            sender,
+            driver: Some(Box::pin(driver.with_upgrades())),
+            deadline: Deadline::new(used + config.first_byte),
+            used,
+            keep: config.pool_idle,
+            reused: false,
+        })
+    }
+
+    /// Sends the request and waits for the head of the answer. `late` is asked when the deadline has passed, and moves
+    /// it or gives up.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        mut late: impl FnMut() -> Option<Instant>,
+    ) -> Result<Response<Incoming>, Failed> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        poll_fn(|cx| {
+            // In this order: the request is queued above, driving writes it, and only then can an answer be there.
+            self.drive(cx);
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(answer.map_err(|mut error| {
+                    let unsent = error.take_message().map(Box::new);
+                    failed(&error.into_error(), unsent)
+                }));
+            }
+            while self.deadline.poll(cx).is_ready() {
+                let Some(later) = late() else { return Poll::Ready(Err(Failed::TimedOut)) };
+                self.deadline.set(later);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Reads and writes what can be read and written now.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && let Poll::Ready(ended) = driver.as_mut().poll(cx)
+        {
+            if let Err(error) = ended {
+                tracing::trace!(error = %error, "a connection to a backend ended");
+            }
+            self.driver = None;
+        }
+    }
+
+    /// Whether it hasn't been idle for so long that the backend may be about to close it.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.used) < self.keep
+    }
+
+    /// Whether the backend hasn't closed it, as far as one can see.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.driver.is_some() && self.sender.is_ready()
+    }
+
+    /// Marks it as used until now, to be kept for as long as the backend says it keeps its side.
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.used = now;
+        self.reused = true;
+    }
+
+    /// Keeps it no longer than this.
+    pub(super) fn keep_at_most(&mut self, keep: Duration) {
+        self.keep = self.keep.min(keep);
+    }
+}
+
+fn failed(error: &hyper::Error, unsent: Option<Box<Request<RequestBody>>>) -> Failed {
+    if error.is_parse_too_large() {
+        Failed::Bad(Fault::ResponseTooLarge)
+    } else if error.is_parse() {
+        Failed::Bad(Fault::MalformedResponse)
+    } else {
+        Failed::Closed(unsent)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("used", &self.used)
+            .field("keep", &self.keep)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,3 @@
+//! The proxy with real sockets: conformance, every code, framing, upgrades, swaps.
+
+mod conformance;
