@@ -4,12 +4,12 @@
 //! The format is `tar` in `zstd`: entries sorted by name, owner 0, modification time 0 or what the tree's
 //! owner asked for, modes reduced to 0755 and 0644.
 
-use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::rc::Rc;
 
 use crate::digest::Hasher;
 use crate::{Digest, Error, ErrorCode, Result};
@@ -64,6 +64,20 @@ pub struct Packed {
 /// # Errors
 /// When something can't be read or written.
 pub fn pack(dir: &Path, to: &Path, keep: &dyn Fn(&Path, bool) -> bool) -> Result<Packed> {
+    pack_within(dir, to, keep, Limits::new(u64::MAX, u64::MAX))
+}
+
+/// As [`pack`], for a folder that somebody else filled: a sparse file of many terabytes costs nothing to make
+/// and years to pack.
+///
+/// # Errors
+/// `limit_exceeded` as soon as the folder turns out to be larger than `limits`; then `to` is of no use.
+pub fn pack_within(
+    dir: &Path,
+    to: &Path,
+    keep: &dyn Fn(&Path, bool) -> bool,
+    limits: Limits,
+) -> Result<Packed> {
     let failed = |e| Error::from_io(format!("can't pack {}", dir.display()), e);
     let file = fs::File::create_new(to).map_err(failed)?;
     let hashing = HashingWriter { file, hasher: Hasher::new(), size: 0 };
@@ -72,8 +86,9 @@ pub fn pack(dir: &Path, to: &Path, keep: &dyn Fn(&Path, bool) -> bool) -> Result
     encoder.include_contentsize(false).map_err(failed)?;
     let mut tar = tar::Builder::new(encoder);
     tar.mode(tar::HeaderMode::Deterministic);
-    add_folder(&mut tar, dir, Path::new(""), keep).map_err(failed)?;
-    let written = tar.into_inner().and_then(zstd::Encoder::finish).map_err(failed)?;
+    let mut packing = Packing { tar, root: dir, keep, used: Used::new(limits) };
+    packing.folder(Path::new(""))?;
+    let written = packing.tar.into_inner().and_then(zstd::Encoder::finish).map_err(failed)?;
     Ok(Packed { digest: written.hasher.finish(), size: written.size })
 }
 
@@ -96,20 +111,37 @@ impl Write for HashingWriter {
     }
 }
 
-fn add_folder<W: Write>(
-    tar: &mut tar::Builder<W>,
-    root: &Path,
-    within: &Path,
-    keep: &dyn Fn(&Path, bool) -> bool,
-) -> io::Result<()> {
-    let mut entries = fs::read_dir(root.join(within))?.collect::<io::Result<Vec<_>>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let path = within.join(entry.file_name());
-        let meta = fs::symlink_metadata(root.join(&path))?;
-        if !keep(&path, meta.is_dir()) {
-            continue;
+struct Packing<'a, W: Write> {
+    tar: tar::Builder<W>,
+    root: &'a Path,
+    keep: &'a dyn Fn(&Path, bool) -> bool,
+    used: Used,
+}
+
+impl<W: Write> Packing<'_, W> {
+    fn folder(&mut self, within: &Path) -> Result<()> {
+        let failed =
+            |e| Error::from_io(format!("can't pack the folder {}", self.root.join(within).display()), e);
+        let entries = fs::read_dir(self.root.join(within)).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let mut entries = entries.map_err(failed)?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = within.join(entry.file_name());
+            let failed = |e| Error::from_io(format!("can't pack {}", path.display()), e);
+            let meta = entry.metadata().map_err(failed)?;
+            if !(self.keep)(&path, meta.is_dir()) {
+                continue;
+            }
+            self.used.entry(if meta.is_file() { meta.len() } else { 0 })?;
+            self.add(&path, &meta).map_err(failed)?;
+            if meta.is_dir() {
+                self.folder(&path)?;
+            }
         }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, meta: &fs::Metadata) -> io::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_mtime(0);
         header.set_uid(0);
@@ -118,23 +150,57 @@ fn add_folder<W: Write>(
             header.set_entry_type(tar::EntryType::Directory);
             header.set_mode(0o755);
             header.set_size(0);
-            tar.append_data(&mut header, &path, io::empty())?;
-            add_folder(tar, root, &path, keep)?;
+            self.tar.append_data(&mut header, path, io::empty())
         } else if meta.is_symlink() {
             header.set_entry_type(tar::EntryType::Symlink);
             header.set_mode(0o777);
             header.set_size(0);
-            tar.append_link(&mut header, &path, fs::read_link(root.join(&path))?)?;
+            self.tar.append_link(&mut header, path, fs::read_link(self.root.join(path))?)
         } else if meta.is_file() {
             header.set_entry_type(tar::EntryType::Regular);
             header.set_mode(if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 });
             header.set_size(meta.len());
-            let file = fs::File::open(root.join(&path))?;
             // A file that grows meanwhile would break the archive.
-            tar.append_data(&mut header, &path, file.take(meta.len()))?;
+            let file = fs::File::open(self.root.join(path))?.take(meta.len());
+            self.tar.append_data(&mut header, path, file)
+        } else {
+            Ok(())
         }
     }
-    Ok(())
+}
+
+/// Counts against [`Limits`].
+struct Used {
+    limits: Limits,
+    bytes: u64,
+    entries: u64,
+}
+
+impl Used {
+    fn new(limits: Limits) -> Self {
+        Self { limits, bytes: 0, entries: 0 }
+    }
+
+    /// One more entry with this much content.
+    fn entry(&mut self, bytes: u64) -> Result<()> {
+        self.entries += 1;
+        self.bytes(bytes)
+    }
+
+    fn bytes(&mut self, bytes: u64) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.entries > self.limits.entries || self.bytes > self.limits.bytes {
+            let Limits { bytes, entries, .. } = self.limits;
+            return Err(Error::new(
+                ErrorCode::LimitExceeded,
+                format!(
+                    "the tree is too large: at most {} MB in {entries} files and folders",
+                    bytes / 1_000_000
+                ),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Unpacks an archive that [`pack`] made into the folder `into`.
@@ -156,99 +222,122 @@ pub fn unpack(archive: impl Read, into: &Path, limits: Limits) -> Result<()> {
 /// `bad_source` for absolute paths, `..`, devices, links that lead out of the folder, or an entry in a place
 /// where another one stands; `limit_exceeded`; `disk_full`.
 pub fn unpack_tar(stream: impl Read, into: &Path, limits: Limits) -> Result<()> {
-    let budget = Rc::new(Cell::new(0));
-    let mut archive = tar::Archive::new(Metered { stream, budget: budget.clone() });
-    let mut used = Used { limits, bytes: 0, entries: 0 };
-    let mut links: Vec<(PathBuf, PathBuf, bool)> = Vec::new();
-    let mut all = archive.entries().map_err(broken)?;
-    loop {
-        // What is left of the last entry may be skipped, and long names be read, but no more.
-        budget.set(budget.get() + LONG_NAMES);
-        let Some(entry) = all.next() else { break };
+    let mut archive = tar::Archive::new(stream);
+    let mut used = Used::new(limits);
+    let (mut hard_links, mut symlinks) = (Vec::new(), Vec::new());
+    let mut long = LongNames::default();
+    let mut made = PathBuf::new();
+    // Raw, since the library would read a long name of any length into memory.
+    for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
-        let path = inside(&entry.path().map_err(broken)?)?;
-        check_length(&path)?;
-        used.add(1, entry.size())?;
-        budget.set(entry.size() + BLOCK);
         let kind = entry.header().entry_type();
+        used.bytes(entry.size().saturating_add(512))?;
+        if long.take_in(&mut entry)? {
+            continue;
+        }
+        let long = std::mem::take(&mut long);
+        if long.size.is_some_and(|size| size != entry.size()) {
+            return Err(Error::new(ErrorCode::BadSource, "the archive contradicts itself about an entry's size"));
+        }
+        let path = match long.path {
+            Some(path) => inside(Path::new(OsStr::from_bytes(&path)))?,
+            None => inside(&entry.path().map_err(broken)?)?,
+        };
+        used.entry(0)?;
         if path.as_os_str().is_empty() {
             continue;
         }
         let target = into.join(&path);
         if kind.is_dir() {
             fs::create_dir_all(&target).map_err(broken)?;
-        } else if kind.is_file() {
-            if let Some(parent) = target.parent() {
+        } else if kind.is_file() || kind.is_contiguous() {
+            let parent = target.parent().unwrap_or(into);
+            if parent != made {
                 fs::create_dir_all(parent).map_err(broken)?;
+                parent.clone_into(&mut made);
             }
             let mode = if entry.header().mode().unwrap_or(0o644) & 0o111 == 0 { 0o644 } else { 0o755 };
             write_file(&mut entry, &target, mode).map_err(broken)?;
         } else if kind.is_symlink() || kind.is_hard_link() {
-            let to = entry.link_name().map_err(broken)?.unwrap_or_default().into_owned();
-            check_length(&to)?;
-            links.push((path, to, kind.is_hard_link()));
-        } else if !(kind.is_pax_global_extensions() || kind.is_pax_local_extensions()) {
+            let to = match long.link {
+                Some(link) => PathBuf::from(OsString::from_vec(link)),
+                None => entry.link_name().map_err(broken)?.unwrap_or_default().into_owned(),
+            };
+            if kind.is_hard_link() { &mut hard_links } else { &mut symlinks }.push((path, to));
+        } else {
             return Err(refused(&path, "is neither a file, a folder nor a link"));
         }
     }
-    for (path, to, hard) in &links {
-        if *hard { copy(into, path, to, &mut used)? } else { link(into, path, to, limits.links_out)? }
+    // While there are no symbolic links yet, no path leads anywhere else than it says.
+    for (path, to) in &hard_links {
+        let from = into.join(inside(to)?);
+        let Some(size) = from.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|m| m.len()) else {
+            return Err(refused(path, "is a link to a file that isn't in the archive"));
+        };
+        used.bytes(size)?;
+        copy_file(&from, &into.join(path)).map_err(broken)?;
+    }
+    for (path, to) in &symlinks {
+        let out = !limits.links_out && link_leads_out(path, to);
+        if out || !symlink(into, path, to).map_err(broken)? {
+            return Err(refused(path, "is a link that leads out of the tree"));
+        }
     }
     Ok(())
-}
-
-/// Long names and other extended headers of one entry may have so many bytes together.
-const LONG_NAMES: u64 = 1 << 20;
-/// Entries are padded to these.
-const BLOCK: u64 = 512;
-
-/// Lets no more through than the headers so far have announced: without it, a name or a link of many gigabytes,
-/// which compress to nothing, would be read into memory.
-struct Metered<R> {
-    stream: R,
-    budget: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.budget.get()).unwrap_or(usize::MAX);
-        if left == 0 && !buffer.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a name in it is too long"));
-        }
-        let most = buffer.len().min(left);
-        let read = self.stream.read(&mut buffer[..most])?;
-        self.budget.set(self.budget.get() - read as u64);
-        Ok(read)
-    }
-}
-
-/// How much of the limits was used up.
-struct Used {
-    limits: Limits,
-    bytes: u64,
-    entries: u64,
-}
-
-impl Used {
-    fn add(&mut self, entries: u64, bytes: u64) -> Result<()> {
-        let Limits { bytes: most, entries: most_entries, .. } = self.limits;
-        self.entries += entries;
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.entries > most_entries || self.bytes > most {
-            let message = format!("the archive is too large: at most {most} bytes in {most_entries} entries");
-            return Err(Error::new(ErrorCode::LimitExceeded, message));
-        }
-        Ok(())
-    }
 }
 
 fn broken(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::from_io("can't unpack", error),
-        io::ErrorKind::FileTooLarge => {
-            Error::new(ErrorCode::LimitExceeded, "the archive is too large").with_source(error)
-        }
         _ => Error::new(ErrorCode::BadSource, "the archive can't be read").with_source(error),
+    }
+}
+
+/// What the entries in front of an entry say about it, since the header's own fields are short.
+#[derive(Default)]
+struct LongNames {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl LongNames {
+    /// No path is longer on Linux.
+    const PATH_MAX: u64 = 4096;
+    /// Records of one entry: a path, a link and some times.
+    const RECORDS_MAX: u64 = 64 * 1024;
+
+    /// Whether this entry only says something about the next one.
+    fn take_in(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool> {
+        let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
+            return Ok(true);
+        }
+        let limit = match kind {
+            tar::EntryType::GNULongName | tar::EntryType::GNULongLink => Self::PATH_MAX + 1,
+            tar::EntryType::XHeader => Self::RECORDS_MAX,
+            _ => return Ok(false),
+        };
+        if entry.size() > limit {
+            return Err(Error::new(ErrorCode::BadSource, "the archive has a name that is too long"));
+        }
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).map_err(broken)?;
+        if kind == tar::EntryType::XHeader {
+            for record in tar::PaxExtensions::new(&content) {
+                let record = record.map_err(broken)?;
+                match record.key_bytes() {
+                    b"path" => self.path = Some(record.value_bytes().to_vec()),
+                    b"linkpath" => self.link = Some(record.value_bytes().to_vec()),
+                    b"size" => self.size = record.value().ok().and_then(|size| size.parse().ok()),
+                    _ => {}
+                }
+            }
+            return Ok(true);
+        }
+        let name = content.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+        *(if kind == tar::EntryType::GNULongName { &mut self.path } else { &mut self.link }) = Some(name);
+        Ok(true)
     }
 }
 
@@ -269,74 +358,50 @@ fn inside(path: &Path) -> Result<PathBuf> {
     Ok(clean)
 }
 
-/// No system opens a longer path, and many long ones would fill the memory.
-fn check_length(path: &Path) -> Result<()> {
-    if path.as_os_str().len() <= 4096 {
-        Ok(())
-    } else {
-        Err(refused(Path::new("…"), "has too long a name"))
+fn write_file(content: &mut tar::Entry<'_, impl Read>, target: &Path, mode: u32) -> io::Result<()> {
+    let size = content.size();
+    if io::copy(content, &mut create(target, mode)?)? < size {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-}
-
-fn write_file(content: &mut impl Read, target: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // A later entry of the same name replaces the earlier one, as tar does.
-    if target.symlink_metadata().is_ok_and(|m| m.is_file()) {
-        fs::remove_file(target)?;
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(target)?;
-    io::copy(content, &mut file)?;
     Ok(())
 }
 
-const LEADS_OUT: &str = "is a link that leads out of the tree";
+/// A copy: two names of one file would change together.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to.parent().unwrap_or(to))?;
+    let mut from = fs::File::open(from)?;
+    let mode = from.metadata()?.permissions().mode() & 0o777;
+    io::copy(&mut from, &mut create(to, mode)?).map(drop)
+}
 
-/// Makes a symbolic link.
-fn link(into: &Path, path: &Path, to: &Path, out: bool) -> Result<()> {
-    if !out && leads_out(path, to) {
-        return Err(refused(path, LEADS_OUT));
+/// A new file; a later entry of the same name replaces the earlier one, as tar does.
+fn create(target: &Path, mode: u32) -> io::Result<fs::File> {
+    let open = || fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(target);
+    match open() {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && target.symlink_metadata()?.is_file() => {
+            fs::remove_file(target)?;
+            open()
+        }
+        opened => opened,
     }
-    make_parents(into, path)?;
-    std::os::unix::fs::symlink(to, into.join(path)).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => refused(path, "is a link where another entry stands"),
-        _ => broken(e),
-    })
 }
 
-/// Copies what a hard link names: two names of one file would change together.
-fn copy(into: &Path, path: &Path, to: &Path, used: &mut Used) -> Result<()> {
-    let from = inside(to).map_err(|_| refused(path, LEADS_OUT))?;
-    make_parents(into, path)?;
-    let source = into.join(&from);
-    if is_through_link(into, &from) || !source.symlink_metadata().map_err(broken)?.is_file() {
-        return Err(refused(path, LEADS_OUT));
+/// Makes a symbolic link, unless one of its parents is a link by now and would carry us elsewhere.
+fn symlink(into: &Path, path: &Path, to: &Path) -> io::Result<bool> {
+    let mut parent = into.to_owned();
+    for component in path.parent().into_iter().flat_map(Path::components) {
+        parent.push(component);
+        if parent.symlink_metadata().is_ok_and(|m| m.is_symlink()) {
+            return Ok(false);
+        }
     }
-    // The same file a thousand times is a bomb, too.
-    used.add(0, source.metadata().map_err(broken)?.len())?;
-    let mode = source.metadata().map_err(broken)?.permissions().mode() & 0o777;
-    let mut content = fs::File::open(source).map_err(broken)?;
-    write_file(&mut content, &into.join(path), mode).map_err(broken)
+    fs::create_dir_all(&parent)?;
+    std::os::unix::fs::symlink(to, into.join(path)).map(|()| true)
 }
 
-fn make_parents(into: &Path, path: &Path) -> Result<()> {
-    if is_through_link(into, path) {
-        return Err(refused(path, LEADS_OUT));
-    }
-    into.join(path).parent().map_or(Ok(()), fs::create_dir_all).map_err(broken)
-}
-
-/// Whether a folder on the way to `path` is a link, which could carry us elsewhere.
-fn is_through_link(into: &Path, path: &Path) -> bool {
-    let mut walked = into.to_owned();
-    path.parent().into_iter().flat_map(Path::components).any(|component| {
-        walked.push(component);
-        walked.symlink_metadata().is_ok_and(|m| m.is_symlink())
-    })
-}
-
-/// Whether a symbolic link at `path` to `to` may lead out of the tree. `..` is allowed only in front: after a
-/// name it could climb out of wherever another link of that name leads.
-fn leads_out(path: &Path, to: &Path) -> bool {
+/// Whether a symbolic link at `path`, within a tree, to `to` may lead out of the tree. `..` is allowed only in
+/// front: after a name it could climb out of wherever another link of that name leads.
+pub fn link_leads_out(path: &Path, to: &Path) -> bool {
     let mut depth = path.components().count().saturating_sub(1);
     let mut named = false;
     for component in to.components() {

@@ -34,12 +34,15 @@ pub struct AddonWish {
     pub plan: Option<PlanName>,
     /// The attachment's name, such as `DATABASE`; the provider's default where `None`.
     pub attachment: Option<ConfigKey>,
+    /// What the plan understands, such as a version.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 impl AddonWish {
     /// This service with its default plan.
     pub fn new(service: AddonService) -> Self {
-        Self { service, plan: None, attachment: None }
+        Self { service, plan: None, attachment: None, options: BTreeMap::new() }
     }
 }
 

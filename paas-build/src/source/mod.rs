@@ -1,0 +1,1 @@
+//! Sources: where code comes from.
