@@ -17,7 +17,6 @@
 //! Fields that aren't known are left alone: the file has many more on Heroku. Durations are seconds or texts such as `30s`
 //! and `500ms`. Unlike Heroku's review apps, a var is `required` only where the file says so.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -114,7 +113,11 @@ fn buildpack(field: &Field<'_>) -> Result<String> {
         _ => field.clone(),
     };
     let text = named.text("a buildpack's name or URL")?.trim();
-    if text.is_empty() { Err(named.must("be a buildpack's name or URL, but is empty")) } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        Err(named.must("be a buildpack's name or URL, but is empty"))
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 fn formation(field: &Field<'_>) -> Result<FormationWish> {
@@ -336,7 +339,9 @@ mod tests {
         assert!(told(r#"{"healthchecks": {"path": "/"}}"#).contains("must stand under a process type"));
         assert!(told(r#"{"healthchecks": {"web": {"path": "up"}}}"#).contains("begins with /"));
         assert!(told(r#"{"healthchecks": {"web": {"timeout": 1e9}}}"#).contains("an hour"));
-        assert!(told(r#"{"formation": {"web": {"single": true, "overlap": true}}}"#).contains("not say both"));
+        assert!(
+            told(r#"{"formation": {"web": {"single": true, "overlap": true}}}"#).contains("not say both")
+        );
         assert!(told(r#"{"formation": {"web": {"quantity": -1}}}"#).contains("whole number"));
     }
 

@@ -39,5 +39,8 @@ pub(crate) fn read_small(dir: &Path, name: &str, limit: u64) -> Result<Option<Ve
 }
 
 fn not_a_file(name: &str) -> Error {
-    Error::new(ErrorCode::BadSource, format!("{name} must be a plain file in the app's root, not a link or a folder"))
+    Error::new(
+        ErrorCode::BadSource,
+        format!("{name} must be a plain file in the app's root, not a link or a folder"),
+    )
 }

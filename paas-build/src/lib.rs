@@ -20,14 +20,12 @@
 //! app's, and nothing they name is followed out of their folder.
 
 pub mod app_json;
-#[cfg(feature = "buildpack")]
-mod buildpack;
+//mod buildpack;
 mod file;
 pub mod procfile;
 mod source;
 
-#[cfg(feature = "buildpack")]
-pub use buildpack::{BuildpackBuilder, BuildpackConfig};
+//pub use buildpack::{BuildpackBuilder, BuildpackConfig};
 #[cfg(feature = "directory")]
 pub use source::directory::DirectorySource;
 #[cfg(feature = "git")]

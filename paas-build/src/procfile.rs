@@ -48,13 +48,19 @@ pub fn parse(content: &[u8]) -> Result<BTreeMap<ProcessType, String>> {
         let process = ProcessType::new(name.trim_end()).map_err(|e| wrong(number, &e.to_string()))?;
         let command = command.trim();
         if command.is_empty() {
-            return Err(wrong(number, &format!("{process} has no command; write it as `{process}: command`")));
+            return Err(wrong(
+                number,
+                &format!("{process} has no command; write it as `{process}: command`"),
+            ));
         }
         if command.contains('\0') {
             return Err(wrong(number, "a command can't hold a NUL character"));
         }
         if let Some(first) = lines.insert(process.clone(), number) {
-            return Err(wrong(number, &format!("{process} stands on line {first} already; keep one of them")));
+            return Err(wrong(
+                number,
+                &format!("{process} stands on line {first} already; keep one of them"),
+            ));
         }
         table.insert(process, command.to_owned());
     }
@@ -77,7 +83,8 @@ mod tests {
 
     #[test]
     fn comments_blank_lines_and_windows_line_ends_are_no_processes() {
-        let table = parse(b"\xef\xbb\xbf# run\r\n\r\nweb:  node a.js \r\n  # more\nworker:node b.js").unwrap();
+        let table =
+            parse(b"\xef\xbb\xbf# run\r\n\r\nweb:  node a.js \r\n  # more\nworker:node b.js").unwrap();
         assert_eq!(table.len(), 2);
         assert_eq!(command(&table, "web").as_deref(), Some("node a.js"));
         assert_eq!(command(&table, "worker").as_deref(), Some("node b.js"));

@@ -237,7 +237,10 @@ pub fn unpack_tar(stream: impl Read, into: &Path, limits: Limits) -> Result<()> 
         }
         let long = std::mem::take(&mut long);
         if long.size.is_some_and(|size| size != entry.size()) {
-            return Err(Error::new(ErrorCode::BadSource, "the archive contradicts itself about an entry's size"));
+            return Err(Error::new(
+                ErrorCode::BadSource,
+                "the archive contradicts itself about an entry's size",
+            ));
         }
         let path = match long.path {
             Some(path) => inside(Path::new(OsStr::from_bytes(&path)))?,
