@@ -21,8 +21,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use paas_core::{
-    AddonService, AddonWish, ConfigKey, EnvWish, Error, ErrorCode, FormationWish, HealthCheck, Manifest,
-    PlanName, ProcessType, Result,
+    AddonWish, ConfigKey, EnvWish, Error, ErrorCode, FormationWish, HealthCheck, Manifest, ProcessType,
+    Result,
 };
 use serde_json::{Map, Value};
 
@@ -83,7 +83,18 @@ pub fn parse(content: &[u8]) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// A service with an optional plan, `heroku-postgresql:essential-0`, or an object that names it in `plan`.
+/// An add-on as buildpacks and people name it: a service with an optional plan, such as `heroku-postgresql:essential-0`.
+///
+/// # Errors
+/// `invalid_params` when it is no service's or plan's name.
+pub fn addon(name: &str) -> Result<AddonWish> {
+    let (service, plan) = name.split_once(':').map_or((name, None), |(service, plan)| (service, Some(plan)));
+    let mut wish = AddonWish::new(service.parse()?);
+    wish.plan = plan.map(|plan| plan.to_ascii_lowercase().parse()).transpose()?;
+    Ok(wish)
+}
+
+/// An add-on's name, or an object that names it in `plan`.
 fn addon_wish(field: &Field<'_>) -> Result<AddonWish> {
     let named = match field.value {
         Value::Object(_) => {
@@ -92,9 +103,7 @@ fn addon_wish(field: &Field<'_>) -> Result<AddonWish> {
         _ => field.clone(),
     };
     let text = named.text("a name such as \"postgres\" or \"postgres:shared\"")?;
-    let (service, plan) = text.split_once(':').map_or((text, None), |(service, plan)| (service, Some(plan)));
-    let mut wish = AddonWish::new(named.named::<AddonService>(service)?);
-    wish.plan = plan.map(|plan| named.named::<PlanName>(&plan.to_ascii_lowercase())).transpose()?;
+    let mut wish = addon(text).map_err(|e| wrong(format!("{}: {}", named.path, e.message())))?;
     if matches!(field.value, Value::Object(_)) {
         if let Some(name) = field.at("as")? {
             let text = name.text("a name such as \"DATABASE\"")?;

@@ -20,12 +20,14 @@
 //! app's, and nothing they name is followed out of their folder.
 
 pub mod app_json;
-//mod buildpack;
+#[cfg(feature = "buildpack")]
+mod buildpack;
 mod file;
 pub mod procfile;
 mod source;
 
-//pub use buildpack::{BuildpackBuilder, BuildpackConfig};
+#[cfg(feature = "buildpack")]
+pub use buildpack::{BuildpackBuilder, BuildpackConfig};
 #[cfg(feature = "directory")]
 pub use source::directory::DirectorySource;
 #[cfg(feature = "git")]

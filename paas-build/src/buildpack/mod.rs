@@ -1,0 +1,440 @@
+//! The `buildpack` builder: Heroku's classic buildpack API, run in a sandbox.
+//!
+//! ```text
+//! checkout --.slugignore--> BUILD_DIR --bin/detect, bin/compile, bin/release of each pack--> slug in Blobs
+//!                              ^   ^
+//!     CACHE_DIR: a layer over what the last good build kept   ENV_DIR: config vars, in memory only
+//! ```
+//!
+//! One sandboxed shell (`build.sh`) runs all packs of a build; a pack gets a writable copy of its own, and finds its
+//! folders in the same places in every build. What the build tells the platform it writes into files, which are
+//! read as what they are: a stranger's.
+
+mod bundled;
+mod cache;
+mod compose;
+mod config;
+mod reference;
+mod release;
+mod run;
+mod toolchains;
+mod tree;
+mod work;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use paas_core::archive::{self, Limits};
+use paas_core::{
+    AppId, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId, Context, Detection,
+    Digest, Error, ErrorCode, Manifest, ProviderName, Result,
+};
+use paas_sandbox::{Abilities, Confined, Overlay, Profile, User};
+
+use self::bundled::BUNDLED;
+use self::cache::Caches;
+pub use self::config::BuildpackConfig;
+use self::reference::Packs;
+use self::toolchains::Toolchains;
+use self::work::{Work, seen};
+use crate::source::blocking;
+use crate::{app_json, procfile};
+
+/// The shell's program; see there.
+const SCRIPT: &str = include_str!("build.sh");
+/// The time that tools write into files: the first day that every format can hold, in seconds since 1970.
+const EPOCH: &str = "315532800";
+/// Less room than this on the disk is none, in bytes.
+const FULL: u64 = 8 << 20;
+
+/// Builds slugs with buildpacks, bundled ones and anybody's.
+#[derive(Debug)]
+pub struct BuildpackBuilder {
+    config: BuildpackConfig,
+    abilities: Abilities,
+    packs: Packs,
+    caches: Caches,
+    toolchains: Toolchains,
+    /// A user builds one thing at a time.
+    users: Mutex<HashMap<Option<u32>, Arc<tokio::sync::Mutex<()>>>>,
+    /// Which bundled pack `detect` found, for the `build` that follows.
+    detected: Mutex<HashMap<AppId, (Digest, usize)>>,
+}
+
+/// How the shell is to choose among the packs.
+enum Choice {
+    /// The first bundled one that recognises the app.
+    First(Vec<String>),
+    /// All of these, in order.
+    Each(Vec<String>),
+}
+
+impl Choice {
+    fn packs(&self) -> &[String] {
+        match self {
+            Self::First(packs) | Self::Each(packs) => packs,
+        }
+    }
+}
+
+impl BuildpackBuilder {
+    /// A builder with its data in the configured folder, which is made if it isn't there.
+    ///
+    /// # Errors
+    /// `unavailable` where builds can't have a file tree of their own: they would read the platform's files and
+    /// write over each other's; `not_initialised` without a helper.
+    pub async fn open(config: BuildpackConfig) -> Result<Self> {
+        let broken = |e: paas_sandbox::Error| {
+            let code = match e {
+                paas_sandbox::Error::NotInitialised => ErrorCode::NotInitialised,
+                _ => ErrorCode::Unavailable,
+            };
+            Error::new(code, "builds can't be sandboxed").with_source(e)
+        };
+        let abilities = config.helper.abilities().map_err(broken)?;
+        if !abilities.namespaces {
+            return Err(Error::new(
+                ErrorCode::Unavailable,
+                "builds need mount namespaces, which this machine doesn't allow: run the platform as root, allow \
+                 unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, \
+                 kernel.apparmor_restrict_unprivileged_userns=0), or give its container the capability SYS_ADMIN",
+            ));
+        }
+        let data = config.data.clone();
+        let bundled = blocking(move || prepare(&data)).await?;
+        let layers = has_layers(&config, &abilities).await;
+        let path = std::env::var("PATH").unwrap_or_default();
+        Ok(Self {
+            packs: Packs {
+                kept: config.data.join("packs"),
+                bundled,
+                folders: config.pack_folders.clone(),
+                any: config.allow_any,
+            },
+            caches: Caches::new(config.data.join("cache"), layers),
+            toolchains: Toolchains::on(&path),
+            abilities,
+            config,
+            users: Mutex::default(),
+            detected: Mutex::default(),
+        })
+    }
+
+    /// The user that builds an app: the same every time, since the app's cache belongs to it.
+    fn user(&self, app: AppId) -> Option<User> {
+        let span = self.config.users.end.saturating_sub(self.config.users.start).max(1);
+        let number = app.uuid().as_u128() % u128::from(span);
+        let offset = u32::try_from(number).unwrap_or_default();
+        self.abilities.users.then(|| User::new(self.config.users.start + offset))
+    }
+
+    async fn turn(&self, user: Option<User>) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            users.retain(|_, turn| Arc::strong_count(turn) > 1);
+            // Without users of their own builds share one, but no file: they need not wait for each other.
+            user.map_or_else(Arc::default, |user| Arc::clone(users.entry(Some(user.uid)).or_default()))
+        };
+        turn.lock_owned().await
+    }
+
+    fn choose(&self, request: &BuildRequest, manifest: &Manifest) -> Choice {
+        if !request.buildpacks.is_empty() {
+            return Choice::Each(request.buildpacks.clone());
+        }
+        if !manifest.buildpacks.is_empty() {
+            return Choice::Each(manifest.buildpacks.clone());
+        }
+        let known =
+            self.detected.lock().unwrap_or_else(PoisonError::into_inner).get(&request.app_id).copied();
+        let packs: Vec<_> = BUNDLED.iter().map(|pack| pack.name.to_owned()).collect();
+        match known {
+            Some((digest, index)) if digest == request.checkout.digest => {
+                Choice::First(vec![packs[index].clone()])
+            }
+            _ => Choice::First(packs),
+        }
+    }
+
+    /// The shell, inside its walls.
+    fn command(&self, mode: &str, choice: &Choice, profile: Profile, request: &BuildRequest) -> Confined {
+        let rule = if matches!(choice, Choice::First(_)) { "first" } else { "each" };
+        let bundled = |name: &String| format!("{}/{name}", seen::PACKS);
+        let packs: Vec<String> = match choice {
+            Choice::First(names) => names.iter().map(bundled).collect(),
+            Choice::Each(names) => {
+                (0..names.len()).map(|number| format!("{}/{number}", seen::PACKS)).collect()
+            }
+        };
+        let mut profile = profile.limits(self.config.limits).hide(&self.config.data);
+        for folder in &self.toolchains.folders {
+            profile = profile.read_only(folder);
+        }
+        for path in &self.config.hidden {
+            profile = profile.hide(path);
+        }
+        let revision = &request.checkout.revision;
+        let version = revision.id.clone().unwrap_or_else(|| request.checkout.digest.hex());
+        Confined::new(&self.config.helper, profile, "bash")
+            .args(["--noprofile", "--norc", "-c", SCRIPT, "paas-build", mode, rule])
+            .args([seen::BUILD, seen::CACHE, seen::ENV, seen::RESULT])
+            .args(packs)
+            .env("BUILDPACK_LOG_FILE", "/dev/null")
+            .env("CURL_CONNECT_TIMEOUT", "30")
+            .env("CURL_TIMEOUT", "180")
+            .env("HOME", seen::HOME)
+            .env("LANG", "C.UTF-8")
+            .env("PATH", &self.toolchains.path)
+            .env("SOURCE_DATE_EPOCH", EPOCH)
+            .env("SOURCE_VERSION", version)
+            .env("STACK", &self.config.stack)
+            .env("TERM", "dumb")
+            .envs(&self.config.env)
+    }
+
+    /// What a build that ended badly says: the shell knows where it stopped, unless it was killed.
+    fn failure(&self, work: &Work, packs: &[String], ended: run::Ended) -> Error {
+        let told = work.result("failed").ok().flatten().unwrap_or_default();
+        let mut told = told.lines();
+        let phase = told.next().unwrap_or_default().to_owned();
+        let pack = told.next().and_then(|number| packs.get(number.parse::<usize>().ok()?));
+        let pack = pack.map_or("the buildpack", String::as_str);
+        let status = told.next().unwrap_or_default();
+        let free = rustix::fs::statvfs(&self.config.data).map(|disk| disk.f_bavail * disk.f_frsize);
+        if free.is_ok_and(|free| free < FULL) {
+            let place = self.config.data.display();
+            return Error::new(
+                ErrorCode::DiskFull,
+                format!("the build failed, and the disk of {place} is full"),
+            )
+            .with_output(ended.tail);
+        }
+        let (code, message) = match phase.as_str() {
+            "none" => {
+                let looked: Vec<_> = BUNDLED.iter().map(|pack| pack.looks_for).collect();
+                let message = format!("no buildpack recognises this app; looked for {}", looked.join(", "));
+                (ErrorCode::NotDetected, message)
+            }
+            "detect" => (
+                ErrorCode::NotDetected,
+                format!("{pack} doesn't recognise this app (bin/detect ended with {status})"),
+            ),
+            "compile" => {
+                let name = compose::last_detected(work).unwrap_or_else(|| pack.to_owned());
+                let hint = if status == "137" { "; it was killed, perhaps for want of memory" } else { "" };
+                let message =
+                    format!("failed to compile {name} app: {pack}'s bin/compile ended with {status}{hint}");
+                (ErrorCode::BuildFailed, message)
+            }
+            "release" => (ErrorCode::BuildFailed, format!("{pack}'s bin/release ended with {status}")),
+            _ => {
+                let how = ended.status.to_string();
+                (
+                    ErrorCode::BuildFailed,
+                    format!("the build ended before it was done ({how}), perhaps for want of memory"),
+                )
+            }
+        };
+        Error::new(code, message).with_output(ended.tail)
+    }
+
+    /// Packs the slug and puts it into Blobs.
+    async fn slug(&self, ctx: &Context, work: &Work, dir: &Path) -> Result<archive::Packed> {
+        let (dir, to, cancel) = (dir.to_owned(), work.root().join("slug"), ctx.cancel.clone());
+        let (at, limit) = (to.clone(), self.config.slug_bytes);
+        let packed = blocking(move || {
+            let keep = |path: &Path, _: bool| path != Path::new(".git") && !cancel.is_cancelled();
+            let unpacked = Limits::new(limit.saturating_mul(4), 1_000_000);
+            let packed = archive::pack_within(&dir, &at, &keep, unpacked)?;
+            cancel.check()?;
+            Ok(packed)
+        })
+        .await?;
+        if packed.size > limit {
+            let (size, limit) = (packed.size / 1_000_000, limit / 1_000_000);
+            return Err(Error::new(
+                ErrorCode::LimitExceeded,
+                format!(
+                    "the slug has {size} MB, at most {limit} MB are allowed; list what isn't needed in .slugignore"
+                ),
+            ));
+        }
+        self.config.blobs.put(packed.digest, &to).await?;
+        Ok(packed)
+    }
+
+    async fn compile(&self, ctx: &Context, request: &BuildRequest, user: Option<User>) -> Result<Artifact> {
+        let dir = request.checkout.dir.clone();
+        let (manifest, work) = {
+            let (dir, root) = (dir.clone(), self.config.data.join("work"));
+            blocking(move || {
+                // Mistakes in them are told before, and not after, a long build.
+                let manifest = app_json::read(&dir)?;
+                procfile::read(&dir)?;
+                work::leave_out(&dir)?;
+                hand_over(&dir, user)?;
+                Ok((manifest, Work::new(&root, user)?))
+            })
+            .await?
+        };
+        let choice = self.choose(request, &manifest);
+        let mut pins = Vec::new();
+        for (number, name) in choice.packs().iter().enumerate() {
+            let place = match choice {
+                Choice::First(_) => work.root().join("packs").join(name),
+                Choice::Each(_) => work.pack(number),
+            };
+            pins.push(ctx.cancel.guard(self.packs.fetch(ctx, name, &place, user)).await??);
+        }
+        let caches = self.caches.clone();
+        let (app, root) = (request.app_id, work.root().to_owned());
+        let cache = blocking(move || {
+            caches.open(app, &root, user).map_err(|e| Error::from_io("can't open the app's build cache", e))
+        })
+        .await?;
+        let profile = cache.show(work.show(Profile::new()).bind(&dir, seen::BUILD), Path::new(seen::CACHE));
+        let command = self.command("build", &choice, profile, request);
+        let mut redactor = ctx.log.redactor().clone();
+        redactor.learn(&request.config);
+        let log = ctx.log.redacting(redactor);
+        let ended = run::run(ctx, &log, &command, &request.config, self.config.timeout).await?;
+        if !ended.status.success() {
+            return Err(self.failure(&work, choice.packs(), ended));
+        }
+        let built = compose::read(&work, &dir, &log)?;
+        let packed = self.slug(ctx, &work, &dir).await?;
+        let mut artifact =
+            Artifact::new(ArtifactKind::Slug, packed.digest, packed.size, self.id().name, ctx.clock.now());
+        built.fill(&mut artifact);
+        let used = built.used(choice.packs().len());
+        for (number, pin) in used.iter().filter_map(|index| pins.get(*index)).enumerate() {
+            artifact.metadata.insert(format!("buildpack.{}", number + 1), pin.clone());
+        }
+        artifact.metadata.insert("stack".to_owned(), self.config.stack.clone());
+        built.announce(&log, packed.size);
+        blocking(move || cache.keep().map_err(|e| Error::from_io("can't keep the app's build cache", e)))
+            .await?;
+        Ok(artifact)
+    }
+}
+
+#[async_trait]
+impl Builder for BuildpackBuilder {
+    fn id(&self) -> BuilderId {
+        let name = ProviderName::new("buildpack").expect("a constant");
+        BuilderId::new(name, format!("{}-{}", env!("CARGO_PKG_VERSION"), &bundled::digest().hex()[..16]))
+    }
+
+    fn capabilities(&self) -> BuilderCapabilities {
+        let mut able = BuilderCapabilities::full();
+        able.isolated = self.abilities.isolated();
+        able.cancel = self.abilities.groups;
+        able
+    }
+
+    async fn detect(&self, ctx: &Context, request: &BuildRequest) -> Result<Detection> {
+        let user = self.user(request.app_id);
+        let dir = request.checkout.dir.clone();
+        let root = self.config.data.join("work");
+        let (manifest, work) = blocking(move || {
+            let manifest = app_json::read(&dir)?;
+            hand_over(&dir, user)?;
+            Ok((manifest, Work::new(&root, user)?))
+        })
+        .await?;
+        let choice = match self.choose(request, &manifest) {
+            // Whoever names packs wants them to be tried, and to be told why they don't fit.
+            Choice::Each(names) => return Ok(Detection::Yes(names.join(" + "))),
+            choice @ Choice::First(_) => choice,
+        };
+        let profile = work
+            .show(Profile::new())
+            .bind_read_only(&self.packs.bundled, seen::PACKS)
+            .bind_read_only(&request.checkout.dir, seen::BUILD);
+        let command = self.command("detect", &choice, profile, request);
+        let nothing = paas_core::ConfigVars::new();
+        let ended = run::run(ctx, &ctx.log, &command, &nothing, Duration::from_secs(60)).await?;
+        let Some((index, name)) = compose::detected(&work)?.pop() else {
+            if work.result("failed")?.as_deref() == Some("none\n") {
+                return Ok(Detection::No(BUNDLED.iter().map(|pack| pack.looks_for.to_owned()).collect()));
+            }
+            return Err(self.failure(&work, choice.packs(), ended));
+        };
+        if index < BUNDLED.len() && choice.packs().len() == BUNDLED.len() {
+            let mut detected = self.detected.lock().unwrap_or_else(PoisonError::into_inner);
+            detected.insert(request.app_id, (request.checkout.digest, index));
+        }
+        Ok(Detection::Yes(name))
+    }
+
+    async fn build(&self, ctx: &Context, request: &BuildRequest) -> Result<Artifact> {
+        let user = self.user(request.app_id);
+        let _turn = ctx.cancel.guard(self.turn(user)).await?;
+        self.compile(ctx, request, user).await
+    }
+
+    async fn forget(&self, ctx: &Context, app: AppId) -> Result<()> {
+        let user = self.user(app);
+        let _turn = ctx.cancel.guard(self.turn(user)).await?;
+        self.detected.lock().unwrap_or_else(PoisonError::into_inner).remove(&app);
+        let caches = self.caches.clone();
+        blocking(move || {
+            caches.forget(app).map_err(|e| Error::from_io("can't remove the app's build cache", e))
+        })
+        .await
+    }
+
+    fn inputs(&self, request: &BuildRequest) -> Digest {
+        let mut parts = vec![self.config.stack.clone(), self.config.slug_bytes.to_string()];
+        parts.extend(self.config.env.iter().map(|(key, value)| format!("{key}={value}")));
+        parts.extend(self.toolchains.identity());
+        parts.extend(request.buildpacks.iter().cloned());
+        Digest::of_parts(parts)
+    }
+}
+
+/// Gives the code to the build's user, once.
+fn hand_over(dir: &Path, user: Option<User>) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let failed = |e| Error::from_io("can't hand the code over to the build's user", e);
+    let owner = std::fs::symlink_metadata(dir).map_err(failed)?.uid();
+    // The folder itself is given last.
+    if user.is_some_and(|user| user.uid == owner) {
+        Ok(())
+    } else {
+        tree::give_all(dir, user).map_err(failed)
+    }
+}
+
+/// Makes the folders, removes what a killed engine left, and unpacks the bundled packs.
+fn prepare(data: &Path) -> Result<std::path::PathBuf> {
+    let failed = |e| Error::from_io(format!("can't prepare the build folder {}", data.display()), e);
+    for folder in [data, &data.join("packs"), &data.join("cache")] {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    }
+    tree::remove(&data.join("work")).map_err(failed)?;
+    tree::make(&data.join("work"), None).map_err(failed)?;
+    bundled::unpack(&data.join("packs")).map_err(failed)
+}
+
+/// Whether a build can see a layer over a folder of this disk: tried once.
+async fn has_layers(config: &BuildpackConfig, abilities: &Abilities) -> bool {
+    let user = abilities.users.then(|| User::new(config.users.start));
+    let Ok(work) = Work::new(&config.data.join("work"), user) else { return false };
+    let folders = ["lower", "upper", "layer"].map(|name| work.root().join(name));
+    if folders.iter().any(|folder| tree::make(folder, user).is_err()) {
+        return false;
+    }
+    let [lower, upper, layer] = folders;
+    let profile = work.show(Profile::new()).overlay(Overlay::new(lower, &upper, layer, seen::CACHE));
+    let written = Confined::new(&config.helper, profile, "bash")
+        .args(["-c", &format!("echo x >{}/x", seen::CACHE)])
+        .env("PATH", "/usr/bin:/bin")
+        .output()
+        .await;
+    written.is_ok_and(|output| output.status.success()) && upper.join("x").exists()
+}
