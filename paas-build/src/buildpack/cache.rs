@@ -75,11 +75,6 @@ impl Cache {
         }
     }
 
-    /// Where a build without a file tree of its own finds it.
-    pub(super) fn path(&self) -> &Path {
-        &self.seen
-    }
-
     /// Keeps what the build made of it. The build's processes must be gone.
     pub(super) fn keep(&self) -> io::Result<()> {
         if self.layers && fs::read_dir(&self.seen)?.next().is_none() {

@@ -5,6 +5,7 @@ pub mod addon;
 pub mod blobs;
 pub mod builder;
 mod clock;
+mod context;
 mod cut;
 pub mod logs;
 pub mod router;
@@ -14,4 +15,5 @@ pub mod store;
 pub mod world;
 
 pub use clock::ManualClock;
+pub use context::MemoryLogs;
 pub use cut::{Cut, CutStore};
