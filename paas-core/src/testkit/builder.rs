@@ -12,10 +12,10 @@ use futures_util::StreamExt as _;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
-use super::MemoryLogs;
+use super::{context, texts};
 use crate::{
     AppId, AppName, Artifact, ArtifactKind, Blobs, BuildRequest, Builder, CancelReason, Checkout, ConfigVars,
-    Detection, Digest, ErrorCode, LogQuery, Logs as _, Revision, archive,
+    Context, Detection, Digest, ErrorCode, LogQuery, Logs as _, MemoryLogs, Revision, archive,
 };
 
 /// What the suite needs of an implementation. Each method fills an empty folder with an app.
@@ -74,11 +74,19 @@ impl Case {
         let checkout = Checkout::new(&tree, digest(&tree), revision);
         let config = ConfigVars::new().with("CANARY", CANARY).expect("a config var");
         let request = BuildRequest::new(app, AppId::new(), checkout).with_config(config);
-        Self { dir, request, logs: MemoryLogs::new() }
+        Self { dir, request, logs: Arc::new(MemoryLogs::new()) }
+    }
+
+    fn context(&self) -> Context {
+        context(&self.logs, &self.request.app, "build")
+    }
+
+    async fn texts(&self) -> Vec<String> {
+        texts(&*self.logs, &self.request.app).await
     }
 
     async fn build(&self, fixture: &dyn BuilderFixture) -> crate::Result<Artifact> {
-        let context = self.logs.context(&self.request.app, "build");
+        let context = self.context();
         fixture.builder().build(&context, &self.request).await
     }
 }
@@ -90,7 +98,7 @@ fn digest(tree: &Path) -> Digest {
 
 async fn detecting_tells_known_from_unknown_and_changes_nothing(fixture: &dyn BuilderFixture) {
     let known = Case::new(|dir| fixture.good(dir));
-    let context = known.logs.context(&known.request.app, "build");
+    let context = known.context();
     let detection = fixture.builder().detect(&context, &known.request).await.expect("a detection");
     assert!(
         matches!(&detection, Detection::Yes(name) if !name.is_empty()),
@@ -118,7 +126,7 @@ async fn a_build_gives_an_artifact_that_is_kept(fixture: &dyn BuilderFixture) {
     assert_eq!(artifact.builder, fixture.builder().id().name, "an artifact names its builder");
     assert!(artifact.size > 0, "an artifact has a size");
     assert!(artifact.processes.iter().any(|(process, _)| process.is_web()), "the good app has a web process");
-    assert!(!case.logs.texts(&case.request.app).is_empty(), "a build speaks");
+    assert!(!case.texts().await.is_empty(), "a build speaks");
     if artifact.kind == ArtifactKind::Slug {
         let kept = fixture.blobs().has(artifact.digest).await.expect("an answer");
         assert!(kept, "a slug is in Blobs when the build returns");
@@ -146,7 +154,7 @@ async fn the_same_input_gives_the_same_digest_also_side_by_side(fixture: &dyn Bu
 async fn a_secret_is_neither_in_the_log_nor_in_the_artifact(fixture: &dyn BuilderFixture) {
     let case = Case::new(|dir| fixture.good(dir));
     let artifact = case.build(fixture).await.expect("a good app builds");
-    let log = case.logs.texts(&case.request.app).join("\n");
+    let log = case.texts().await.join("\n");
     assert!(log.contains("[redacted]"), "the good app's build prints its config var: {log}");
     assert!(!log.contains(CANARY), "a config var's value is in the log");
     assert!(!format!("{artifact:?}").contains(CANARY), "a config var's value is in the artifact's facts");
@@ -169,7 +177,7 @@ async fn a_cancelled_build_ends(fixture: &dyn BuilderFixture) {
         return;
     }
     let case = Case::new(|dir| fixture.endless(dir));
-    let context = case.logs.context(&case.request.app, "build");
+    let context = case.context();
     let cancel = context.cancel.clone();
     let lines = case.logs.read(&case.request.app, LogQuery::all().follow()).await.expect("a log");
     let waiting = async {
@@ -192,7 +200,7 @@ async fn a_cancelled_build_ends(fixture: &dyn BuilderFixture) {
 async fn forgetting_is_repeatable(fixture: &dyn BuilderFixture) {
     let case = Case::new(|dir| fixture.good(dir));
     case.build(fixture).await.expect("a good app builds");
-    let context = case.logs.context(&case.request.app, "build");
+    let context = case.context();
     for _ in 0..2 {
         fixture.builder().forget(&context, case.request.app_id).await.expect("forgetting is repeatable");
     }

@@ -15,5 +15,5 @@ pub mod store;
 pub mod world;
 
 pub use clock::ManualClock;
-pub use context::MemoryLogs;
+pub use context::{context, texts};
 pub use cut::{Cut, CutStore};

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use super::MemoryLogs;
-use crate::{AppName, CancelReason, Context, Digest, ErrorCode, Source, SourceRef, archive};
+use crate::{AppName, CancelReason, Context, Digest, ErrorCode, MemoryLogs, Source, SourceRef, archive};
 
 /// What the suite needs of an implementation.
 #[async_trait]
@@ -42,7 +41,7 @@ pub async fn conformance(fixture: &dyn SourceFixture) {
 
 fn context() -> Context {
     let app: AppName = "source-conformance".parse().expect("a constant");
-    MemoryLogs::new().context(&app, "fetch")
+    super::context(&Arc::new(MemoryLogs::new()), &app, "fetch")
 }
 
 fn folder() -> TempDir {
