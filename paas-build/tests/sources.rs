@@ -201,6 +201,10 @@ async fn the_folder_that_code_hosts_put_around_an_app_is_taken_off() {
     let (into, result) = fetched(&TarballSource::new(), file.to_str().unwrap()).await;
     result.unwrap();
     assert_eq!(names(into.path()), ["Procfile", "app-1f2e"]);
+    fs::write(&file, gz(&tar_of(&[("public/index.html", "")]))).unwrap();
+    let (into, result) = fetched(&TarballSource::new(), file.to_str().unwrap()).await;
+    result.unwrap();
+    assert_eq!(names(into.path()), ["public"]);
 }
 
 #[tokio::test]
@@ -228,7 +232,8 @@ async fn serve(answers: Vec<(&'static str, Vec<u8>)>) -> String {
                 let read = stream.read(&mut request).await.unwrap_or(0);
                 let text = String::from_utf8_lossy(&request[..read]).into_owned();
                 let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
-                let missing = || b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec();
+                let missing =
+                    || b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec();
                 let found = answers.into_iter().find(|(at, _)| *at == path);
                 // A client that hangs up early is what some tests are about.
                 let _ = stream.write_all(&found.map_or_else(missing, |(_, answer)| answer)).await;
@@ -239,13 +244,16 @@ async fn serve(answers: Vec<(&'static str, Vec<u8>)>) -> String {
 }
 
 fn ok(body: &[u8]) -> Vec<u8> {
-    let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut answer =
+        format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len())
+            .into_bytes();
     answer.extend_from_slice(body);
     answer
 }
 
 fn redirect(to: &str) -> Vec<u8> {
-    format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n").into_bytes()
+    format!("HTTP/1.1 302 Found\r\nconnection: close\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
+        .into_bytes()
 }
 
 #[tokio::test]

@@ -198,11 +198,12 @@ pub(crate) fn unpack(file: File, into: &Path, limits: Limits, cancel: &Cancel) -
     take_off_top_folder(into).map_err(unreadable)
 }
 
-/// Code hosts put everything into one folder, `name-commit/`; the app is what is in it.
+/// Code hosts put everything into one folder, `name-commit/`; the app is what is in it. A lone `public/` or `bin/`
+/// is the app's own.
 fn take_off_top_folder(tree: &Path) -> io::Result<()> {
     let entries = fs::read_dir(tree)?.take(2).collect::<io::Result<Vec<_>>>()?;
     let [only] = entries.as_slice() else { return Ok(()) };
-    if !only.file_type()?.is_dir() {
+    if !only.file_type()?.is_dir() || !only.file_name().as_encoded_bytes().contains(&b'-') {
         return Ok(());
     }
     // Aside first: the folder may hold an entry of its own name.
