@@ -226,13 +226,18 @@ pub fn unpack_tar(stream: impl Read, into: &Path, limits: Limits) -> Result<()> 
     let mut used = Used::new(limits);
     let (mut hard_links, mut symlinks) = (Vec::new(), Vec::new());
     let mut long = LongNames::default();
+    let mut names = 0;
     let mut made = PathBuf::new();
     // Raw, since the library would read a long name of any length into memory.
     for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
         let kind = entry.header().entry_type();
-        used.bytes(entry.size().saturating_add(512))?;
         if long.take_in(&mut entry)? {
+            // Names without entries have no end otherwise.
+            names += 1;
+            if names > limits.entries.saturating_mul(4) {
+                return Err(Error::new(ErrorCode::LimitExceeded, "the archive has too many long names"));
+            }
             continue;
         }
         let long = std::mem::take(&mut long);
@@ -246,7 +251,7 @@ pub fn unpack_tar(stream: impl Read, into: &Path, limits: Limits) -> Result<()> 
             Some(path) => inside(Path::new(OsStr::from_bytes(&path)))?,
             None => inside(&entry.path().map_err(broken)?)?,
         };
-        used.entry(0)?;
+        used.entry(entry.size())?;
         if path.as_os_str().is_empty() {
             continue;
         }
@@ -322,7 +327,7 @@ impl LongNames {
             _ => return Ok(false),
         };
         if entry.size() > limit {
-            return Err(Error::new(ErrorCode::BadSource, "the archive has a name that is too long"));
+            return Err(Error::new(ErrorCode::LimitExceeded, "the archive has a name that is too long"));
         }
         let mut content = Vec::new();
         entry.read_to_end(&mut content).map_err(broken)?;

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use paas_core::AppId;
-use paas_sandbox::{Overlay, Profile, User};
+use paas_sandbox::{Profile, User};
 
 use super::tree;
 
@@ -61,29 +61,25 @@ pub(super) struct Cache {
     kept: PathBuf,
     /// The copy, or what was changed.
     seen: PathBuf,
-    layer: PathBuf,
     layers: bool,
 }
 
 impl Cache {
     /// Shows it to a confined build in this place.
     pub(super) fn show(&self, profile: Profile, to: &Path) -> Profile {
-        if self.layers {
-            profile.overlay(Overlay::new(&self.kept, &self.seen, &self.layer, to))
-        } else {
-            profile.bind(&self.seen, to)
-        }
+        if self.layers { profile.overlay(&self.kept, &self.seen, to) } else { profile.bind(&self.seen, to) }
     }
 
     /// Keeps what the build made of it. The build's processes must be gone.
     pub(super) fn keep(&self) -> io::Result<()> {
-        if self.layers && fs::read_dir(&self.seen)?.next().is_none() {
+        let changes = self.seen.join("upper");
+        if self.layers && fs::read_dir(&changes)?.next().is_none() {
             return Ok(());
         }
         let keeping = self.home.join("keeping");
         fs::write(&keeping, "")?;
         if self.layers {
-            merge(&self.seen, &self.kept)?;
+            merge(&changes, &self.kept)?;
         } else {
             tree::remove(&self.kept)?;
             fs::rename(&self.seen, &self.kept)?;

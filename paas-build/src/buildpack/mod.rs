@@ -32,7 +32,7 @@ use paas_core::{
     AppId, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId, Context, Detection,
     Digest, Error, ErrorCode, Manifest, ProviderName, Result,
 };
-use paas_sandbox::{Abilities, Confined, Overlay, Profile, User};
+use paas_sandbox::{Abilities, Confined, Profile, User};
 
 use self::bundled::BUNDLED;
 use self::cache::Caches;
@@ -425,16 +425,15 @@ fn prepare(data: &Path) -> Result<std::path::PathBuf> {
 async fn has_layers(config: &BuildpackConfig, abilities: &Abilities) -> bool {
     let user = abilities.users.then(|| User::new(config.users.start));
     let Ok(work) = Work::new(&config.data.join("work"), user) else { return false };
-    let folders = ["lower", "upper", "layer"].map(|name| work.root().join(name));
-    if folders.iter().any(|folder| tree::make(folder, user).is_err()) {
+    let (lower, changes) = (work.root().join("lower"), work.root().join("changes"));
+    if [&lower, &changes].iter().any(|folder| tree::make(folder, user).is_err()) {
         return false;
     }
-    let [lower, upper, layer] = folders;
-    let profile = work.show(Profile::new()).overlay(Overlay::new(lower, &upper, layer, seen::CACHE));
+    let profile = work.show(Profile::new()).overlay(lower, &changes, seen::CACHE);
     let written = Confined::new(&config.helper, profile, "bash")
         .args(["-c", &format!("echo x >{}/x", seen::CACHE)])
         .env("PATH", "/usr/bin:/bin")
         .output()
         .await;
-    written.is_ok_and(|output| output.status.success()) && upper.join("x").exists()
+    written.is_ok_and(|output| output.status.success()) && changes.join("upper/x").exists()
 }
