@@ -57,7 +57,7 @@ pub fn parse(content: &[u8]) -> Result<Manifest> {
         // The reason alone: serde's own text repeats the position.
         let why = e.to_string();
         let why = why.split(" at line ").next().unwrap_or_default().to_owned();
-        wrong(format!("line {}, column {}: {why}", e.line(), e.column()))
+        wrong(&format!("line {}, column {}: {why}", e.line(), e.column()))
     })?;
     let root = Field { path: String::new(), value: &value };
     let mut manifest = Manifest::default();
@@ -103,7 +103,7 @@ fn addon_wish(field: &Field<'_>) -> Result<AddonWish> {
         _ => field.clone(),
     };
     let text = named.text("a name such as \"postgres\" or \"postgres:shared\"")?;
-    let mut wish = addon(text).map_err(|e| wrong(format!("{}: {}", named.path, e.message())))?;
+    let mut wish = addon(text).map_err(|e| wrong(&format!("{}: {}", named.path, e.message())))?;
     if matches!(field.value, Value::Object(_)) {
         if let Some(name) = field.at("as")? {
             let text = name.text("a name such as \"DATABASE\"")?;
@@ -271,7 +271,7 @@ impl<'a> Field<'a> {
 
     /// A name, by its own rules.
     fn named<N: std::str::FromStr<Err = paas_core::NameError>>(&self, text: &str) -> Result<N> {
-        text.parse().map_err(|e| wrong(format!("{}: {e}", self.path)))
+        text.parse().map_err(|e| wrong(&format!("{}: {e}", self.path)))
     }
 
     fn mismatch(&self, wanted: &str) -> Error {
@@ -288,11 +288,11 @@ impl<'a> Field<'a> {
 
     fn must(&self, what: &str) -> Error {
         let path = if self.path.is_empty() { "the file" } else { &self.path };
-        wrong(format!("{path} must {what}"))
+        wrong(&format!("{path} must {what}"))
     }
 }
 
-fn wrong(why: String) -> Error {
+fn wrong(why: &str) -> Error {
     Error::new(ErrorCode::InvalidParams, format!("app.json: {why}"))
 }
 

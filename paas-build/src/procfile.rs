@@ -130,7 +130,8 @@ mod tests {
         fn what_is_written_is_what_is_read(
             entries in prop::collection::btree_map("[a-z][a-z0-9_-]{0,20}", "[!-~]([ -~]{0,40}[!-~])?", 0..6),
         ) {
-            let text: String = entries.iter().map(|(name, run)| format!("{name}: {run}\n")).collect();
+            let lines: Vec<_> = entries.iter().map(|(name, run)| format!("{name}: {run}")).collect();
+            let text = lines.join("\n");
             let table = parse(text.as_bytes()).unwrap();
             let read: BTreeMap<String, String> =
                 table.into_iter().map(|(name, run)| (name.to_string(), run)).collect();

@@ -7,8 +7,11 @@ mod world;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use paas_core::ErrorCode;
+use paas_sandbox::{Confined, Helper, Profile};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use world::{World, text};
 
 #[tokio::test]
@@ -23,13 +26,13 @@ async fn a_build_reads_neither_the_platforms_key_nor_another_apps_files_nor_its_
     let other = world.app(&[("secret", "other-apps-secret")]).packs(&[&victim]);
     other.build().await.unwrap();
     let tries = format!(
-        r#"exec >$1/got 2>&1
+        r"exec >$1/got 2>&1
         ls -A /root | sed 's/^/in-home /'
         for place in {key} {other} {data} {blobs} /home /var/lib; do cat $place; find $place -type f -exec cat {{}} +; done
         grep -r other-apps-secret {root} /app /dev/shm
         for process in /proc/[0-9]*; do cat $process/root{key} $process/root{other}/secret; done
         cat /proc/*/environ | tr '\0' '\n' | grep -i canary
-        id -u; exit 0"#,
+        id -u; exit 0",
         key = key.display(),
         other = other.tree.display(),
         data = root.join("data").display(),
@@ -136,4 +139,35 @@ async fn a_slug_holds_nothing_that_a_link_in_it_leads_to() {
     assert!(artifact.size < 2000);
     let slug = world.unpacked(&artifact);
     assert!(fs::symlink_metadata(slug.path().join("shadow")).unwrap().is_symlink());
+}
+
+#[tokio::test]
+async fn a_build_that_a_killed_engine_left_running_is_ended_at_the_next_start_and_a_live_one_is_not() {
+    let world = World::new().await;
+    let helper = Helper::at(env!("CARGO_BIN_EXE_paas-build-helper"));
+    let mut left = Vec::new();
+    for _ in 0..2 {
+        let name = uuid::Uuid::new_v4().to_string();
+        let folder = world.dir.path().join("data/work").join(&name);
+        fs::create_dir(&folder).unwrap();
+        let lock = fs::File::create(folder.join("lock")).unwrap();
+        let profile = Profile::new().group(format!("build-{name}"));
+        let mut child = Confined::new(&helper, profile, "bash")
+            .args(["-c", "setsid sleep 1000000 & echo ready; sleep 1000000"])
+            .env("PATH", "/usr/bin:/bin")
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+        left.push((child, folder, lock));
+    }
+    let (mut orphan, orphans_folder, _) = left.remove(0);
+    let (mut alive, lives_folder, lock) = left.remove(0);
+    lock.lock().unwrap();
+    world.again().await;
+    assert!(!orphan.wait().await.unwrap().success());
+    assert!(!orphans_folder.exists());
+    assert!(lives_folder.exists());
+    assert!(Path::new(&format!("/proc/{}/exe", alive.id())).exists());
+    alive.stop(std::time::Duration::ZERO).await.unwrap();
 }

@@ -1,5 +1,7 @@
 //! The sources, each through the suite of its trait, and what is its own.
 
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

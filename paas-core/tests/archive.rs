@@ -1,5 +1,7 @@
 //! What an archive may and may not do to the machine that packs or unpacks it.
 
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};

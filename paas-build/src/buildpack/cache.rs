@@ -37,11 +37,9 @@ impl Caches {
             fs::create_dir_all(&home)?;
             tree::make(&kept, owner)?;
         }
-        let cache =
-            Cache { home, kept, seen: work.join("cache"), layer: work.join("layer"), layers: self.layers };
+        let cache = Cache { home, kept, seen: work.join("cache"), layers: self.layers };
         if self.layers {
             tree::make(&cache.seen, owner)?;
-            tree::make(&cache.layer, owner)?;
         } else {
             tree::copy(&cache.kept, &cache.seen, owner)?;
         }

@@ -412,12 +412,11 @@ fn hand_over(dir: &Path, user: Option<User>) -> Result<()> {
 /// Makes the folders, removes what a killed engine left, and unpacks the bundled packs.
 fn prepare(data: &Path) -> Result<std::path::PathBuf> {
     let failed = |e| Error::from_io(format!("can't prepare the build folder {}", data.display()), e);
-    for folder in [data, &data.join("packs"), &data.join("cache")] {
+    for folder in [data, &data.join("packs"), &data.join("cache"), &data.join("work")] {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     }
-    tree::remove(&data.join("work")).map_err(failed)?;
-    tree::make(&data.join("work"), None).map_err(failed)?;
+    work::end_orphans(&data.join("work"))?;
     bundled::unpack(&data.join("packs")).map_err(failed)
 }
 

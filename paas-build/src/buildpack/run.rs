@@ -102,7 +102,7 @@ async fn next_line(output: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<
         any = true;
         let room = LINE - line.len();
         let end = chunk.iter().take(room).position(|byte| *byte == b'\n');
-        let taken = end.unwrap_or(chunk.len().min(room));
+        let taken = end.unwrap_or_else(|| chunk.len().min(room));
         line.extend_from_slice(&chunk[..taken]);
         output.consume(taken + usize::from(end.is_some()));
         if end.is_some() || line.len() == LINE {

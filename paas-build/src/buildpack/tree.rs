@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(meta(&to).permissions().mode() & 0o777, 0o751);
         assert_eq!(meta(&to).modified().unwrap(), meta(&from).modified().unwrap());
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("deep/er/run"));
-        fs::set_permissions(to.join("deep"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(to.join("deep"), fs::Permissions::from_mode(0o000)).unwrap();
         remove(&to).unwrap();
         remove(&to).unwrap();
         assert!(!to.exists());

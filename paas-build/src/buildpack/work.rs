@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use paas_core::{Error, Result};
-use paas_sandbox::{Profile, User};
+use paas_sandbox::{Group, Limits, Profile, User};
 
 use super::tree;
 
@@ -25,18 +26,21 @@ pub(super) mod seen {
 pub(super) struct Work {
     root: PathBuf,
     owner: Option<User>,
+    /// Says to other engines that the build is not an orphan.
+    _lock: fs::File,
 }
 
 impl Work {
     /// New folders under `root`, owned by the build's user.
     pub(super) fn new(root: &Path, owner: Option<User>) -> Result<Self> {
-        let work = Self { root: root.join(uuid::Uuid::new_v4().to_string()), owner };
-        let made = tree::make(&work.root, None).and_then(|()| {
-            ["tmp", "home", "result", "packs"]
-                .iter()
-                .try_for_each(|name| tree::make(&work.root.join(name), owner))
-        });
-        made.map_err(|e| Error::from_io("can't make the folders of a build", e))?;
+        let failed = |e| Error::from_io("can't make the folders of a build", e);
+        let root = root.join(uuid::Uuid::new_v4().to_string());
+        tree::make(&root, None).map_err(failed)?;
+        let lock = fs::File::create(root.join("lock")).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        let work = Self { root, owner, _lock: lock };
+        let folders = ["tmp", "home", "result", "packs"];
+        folders.iter().try_for_each(|name| tree::make(&work.root.join(name), owner)).map_err(failed)?;
         Ok(work)
     }
 
@@ -59,6 +63,7 @@ impl Work {
     pub(super) fn show(&self, profile: Profile) -> Profile {
         profile
             .user(self.owner)
+            .group(group(&self.root))
             .tmp(self.root.join("tmp"))
             .bind(self.root.join("home"), seen::HOME)
             .bind(self.root.join("packs"), seen::PACKS)
@@ -80,6 +85,43 @@ impl Drop for Work {
             Err(_) => remove(),
         }
     }
+}
+
+/// The control group of the build with this folder.
+fn group(root: &Path) -> String {
+    format!("build-{}", root.file_name().unwrap_or_default().display())
+}
+
+/// Ends the builds that a killed engine left running, and removes their folders. Those of another engine that lives
+/// stay.
+pub(super) fn end_orphans(root: &Path) -> Result<()> {
+    let failed = |e| Error::from_io("can't remove what builds of a killed engine left", e);
+    for entry in fs::read_dir(root).map_err(failed)? {
+        let folder = entry.map_err(failed)?.path();
+        let Ok(lock) = fs::File::open(folder.join("lock")) else { continue };
+        if lock.try_lock().is_err() {
+            continue;
+        }
+        if let Err(e) = end(&folder) {
+            tracing::warn!(error = %e, "can't end a build that was left running");
+        }
+        tree::remove(&folder).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Kills all processes of the build with this folder.
+fn end(folder: &Path) -> paas_sandbox::Result<()> {
+    let left = Group::create(Some(&group(folder)), &Limits::default())?;
+    // Killed processes need a moment until they are gone; the kernel may still write for them.
+    for _ in 0..1000 {
+        if left.remove() {
+            return Ok(());
+        }
+        left.kill();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(paas_sandbox::Error::Setup("its killed processes are not gone after 5 s".to_owned()))
 }
 
 /// Removes what `.slugignore` names, as Heroku does before anything is compiled.

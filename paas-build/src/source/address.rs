@@ -42,10 +42,10 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match address.segments() {
-        // Mapped and compatible.
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => Some(join(high, low)),
-        // NAT64, RFC 6052 and RFC 8215.
-        [0x64, 0xff9b, _, _, _, _, high, low] => Some(join(high, low)),
+        // Mapped and compatible; NAT64, RFC 6052 and RFC 8215.
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, _, _, _, _, high, low] => {
+            Some(join(high, low))
+        }
         // 6to4.
         [0x2002, high, low, ..] => Some(join(high, low)),
         _ => None,

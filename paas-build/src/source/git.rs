@@ -172,7 +172,7 @@ impl Remote {
             ));
         }
         let ssh = url.scheme() == "ssh";
-        let port = url.port().unwrap_or(match url.scheme() {
+        let port = url.port().unwrap_or_else(|| match url.scheme() {
             "https" => 443,
             "ssh" => 22,
             "git" => 9418,

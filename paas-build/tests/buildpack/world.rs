@@ -1,5 +1,7 @@
 //! A builder with everything it needs in a folder of its own, packs written by the test, and apps.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -28,13 +30,20 @@ impl World {
     pub(crate) async fn with(change: impl FnOnce(BuildpackConfig) -> BuildpackConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let blobs = Arc::new(DirBlobs::open(dir.path().join("blobs")).unwrap());
-        let helper = Helper::at(env!("CARGO_BIN_EXE_paas-build-helper"));
-        let shared: Arc<dyn Blobs> = blobs.clone();
-        let config = BuildpackConfig::new(dir.path().join("data"), shared, helper)
-            .with_pack_folder(dir.path().join("packs"))
-            .allow_any_url();
-        let builder = Arc::new(BuildpackBuilder::open(change(config)).await.unwrap());
+        let config = change(Self::config(dir.path(), blobs.clone()));
+        let builder = Arc::new(BuildpackBuilder::open(config).await.unwrap());
         Self { dir, builder, blobs, logs: Arc::new(MemoryLogs::new()) }
+    }
+
+    fn config(dir: &Path, blobs: Arc<dyn Blobs>) -> BuildpackConfig {
+        let helper = Helper::at(env!("CARGO_BIN_EXE_paas-build-helper"));
+        let config = BuildpackConfig::new(dir.join("data"), blobs, helper);
+        config.with_pack_folder(dir.join("packs")).allow_any_url()
+    }
+
+    /// Another builder on the same data, as at the next start.
+    pub(crate) async fn again(&self) -> BuildpackBuilder {
+        BuildpackBuilder::open(Self::config(self.dir.path(), self.blobs.clone())).await.unwrap()
     }
 
     /// A buildpack of bash scripts, and how an app names it.

@@ -69,8 +69,8 @@ impl Case {
         fs::create_dir(&tree).expect("a folder");
         fill(&tree);
         let app: AppName = "builder-conformance".parse().expect("a constant");
-        let mut revision = Revision::default();
-        revision.id = Some("0123456789abcdef0123456789abcdef01234567".to_owned());
+        let commit = Some("0123456789abcdef0123456789abcdef01234567".to_owned());
+        let revision = Revision { id: commit, ..Revision::default() };
         let checkout = Checkout::new(&tree, digest(&tree), revision);
         let config = ConfigVars::new().with("CANARY", CANARY).expect("a config var");
         let request = BuildRequest::new(app, AppId::new(), checkout).with_config(config);
