@@ -12,6 +12,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask test [--yes]    set up what the tests need, then check and test everything
 cargo xtask bench           run the benchmarks of benches/ and print what they measured
+cargo xtask fuzz TARGET     fuzz one of fuzz/fuzz_targets for a minute; needs nightly and cargo-fuzz
 
 test says what it would install and asks first; --yes, CI=true or an output that is no terminal: it doesn't ask.";
 
@@ -23,6 +24,11 @@ fn main() -> ExitCode {
         ["test", "--yes" | "-y"] => test::test(&root(), true),
         ["bench"] => {
             run::cargo(&root(), &["bench", "--package", "paas", "--all-features", "--benches"]).run()
+        }
+        ["fuzz", target] => {
+            let fuzz = ["+nightly", "fuzz", "run", target, "--", "-max_total_time=60"];
+            // By its plain name: the toolchain's own cargo doesn't know `+nightly`.
+            run::program(&root(), "cargo", &fuzz).run()
         }
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
