@@ -68,6 +68,21 @@ impl Groups {
         [&self.unified, &self.memory, &self.pids, &self.cpu].into_iter().flatten()
     }
 
+    /// The trees that these limits need, and one to find the processes by. Joining a group costs milliseconds in the
+    /// kernel, so there are no others.
+    fn needed(&self, limits: &Limits) -> Vec<&PathBuf> {
+        let limited = [
+            self.memory.as_ref().filter(|_| limits.memory > 0),
+            self.pids.as_ref().filter(|_| limits.tasks > 0),
+            self.cpu.as_ref().filter(|_| limits.cpu > 0),
+        ];
+        let mut needed: Vec<_> = self.unified.iter().chain(limited.into_iter().flatten()).collect();
+        if needed.is_empty() {
+            needed.extend(self.trees().next());
+        }
+        needed
+    }
+
     fn find() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -209,7 +224,7 @@ impl Group {
         let groups = Groups::get();
         let mut group = Self::default();
         let failed = |e: io::Error| Error::Setup(format!("the control group {folder} can't be made: {e}"));
-        for tree in groups.trees() {
+        for tree in groups.needed(limits) {
             let path = tree.join(&folder);
             match fs::create_dir(&path) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Uid, chdir, getegid, geteuid, pivot_root};
+use rustix::fs::{Mode, OFlags};
 
 use crate::{Overlay, Profile};
 
@@ -106,22 +108,21 @@ fn place(from: &Path, to: &Path, writable: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts an overlay. Both folders get plain names first: the kernel's options have no good way to quote a path.
+/// Mounts an overlay. The kernel's options have no good way to quote a path, so it is shown the open folders.
 fn copy_on_write(overlay: &Overlay, profile: &Profile) -> io::Result<()> {
-    let (lower, changes) = (Path::new("/.lower"), Path::new("/.changes"));
-    for (path, at) in [(&overlay.from, lower), (&overlay.changes, changes)] {
-        fs::create_dir(at)?;
-        mount(Some(&old(path)), at, NONE, MsFlags::MS_BIND, NONE)?;
-    }
+    let open = |path: &Path| rustix::fs::open(old(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let (lower, changes) = (open(&overlay.from)?, open(&overlay.changes)?);
+    let shown = |folder: &OwnedFd| format!("/proc/self/fd/{}", folder.as_raw_fd());
     for name in ["upper", "work"] {
-        let folder = changes.join(name);
+        let folder = old(&overlay.changes).join(name);
         fs::create_dir_all(&folder)?;
         if let Some(user) = profile.user {
             lchown(&folder, Some(user.uid), Some(user.gid))?;
         }
     }
     mount_point(&overlay.to, true)?;
-    let mut options = "lowerdir=/.lower,upperdir=/.changes/upper,workdir=/.changes/work".to_owned();
+    let (lower, changes) = (shown(&lower), shown(&changes));
+    let mut options = format!("lowerdir={lower},upperdir={changes}/upper,workdir={changes}/work");
     if !geteuid().is_root() {
         options.push_str(",userxattr");
     }
@@ -132,10 +133,6 @@ fn copy_on_write(overlay: &Overlay, profile: &Profile) -> io::Result<()> {
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
         Some(&*options),
     )?;
-    for at in [lower, changes] {
-        umount2(at, MntFlags::MNT_DETACH)?;
-        fs::remove_dir(at)?;
-    }
     Ok(())
 }
 
