@@ -158,12 +158,11 @@ impl Managed {
         let ended = || error::unavailable("the database server ended as soon as it had started");
         let client = client.ok_or_else(ended)?;
         if !shared.closed.load(Ordering::SeqCst) {
-            let close =
-                "REVOKE ALL ON DATABASE postgres FROM PUBLIC; REVOKE ALL ON DATABASE template1 FROM PUBLIC";
-            client
-                .batch_execute(close)
-                .await
-                .map_err(|e| error::sql("can't close the server's own databases", e))?;
+            // One engine at a time: the server refuses two that change the same privileges at once.
+            let close = "BEGIN; SELECT pg_advisory_xact_lock(0);
+                REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC; COMMIT";
+            let closed = client.batch_execute(close).await;
+            closed.map_err(|e| error::sql("can't close the server's own databases", e))?;
             shared.closed.store(true, Ordering::SeqCst);
         }
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);

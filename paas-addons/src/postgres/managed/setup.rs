@@ -135,12 +135,12 @@ const LOCAL: &str = "include_if_exists = 'local.conf'\n";
 /// The server or its setup failed with these last words.
 pub(super) fn failed(what: &str, folder: &Folder, words: &[String]) -> Error {
     let full = words.iter().any(|line| line.contains("No space left on device"));
-    let (code, hint) = if full {
-        (ErrorCode::DiskFull, "the disk is full; make room there")
+    let (code, retry, hint) = if full {
+        (ErrorCode::DiskFull, Retry::Never, "the disk is full; make room there")
     } else {
-        (ErrorCode::Unavailable, "what it said last tells why")
+        (ErrorCode::Unavailable, Retry::Backoff, "what it said last tells why")
     };
     let words = words[words.len().saturating_sub(15)..].to_vec();
     let message = format!("{what}, in {}: {hint}", folder.root().display());
-    Error::new(code, message).with_output(words).with_retry(Retry::Backoff)
+    Error::new(code, message).with_output(words).with_retry(retry)
 }
