@@ -186,7 +186,7 @@ pub trait AddonProvider: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Behavior
     /// - The same request again returns the same vars, until they are rotated.
-    /// - Every key begins with the attachment's name.
+    /// - Every key is the attachment's name, or begins with it and an underscore.
     ///
     /// # Errors
     /// `not_found` for a resource that is gone.

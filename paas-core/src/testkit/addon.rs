@@ -237,10 +237,9 @@ impl Suite<'_> {
         let bound = self.provider.bind(&self.context(), &bind(addon, name, attachment)).await;
         let vars = bound.expect("what is ready can be bound");
         for key in vars.keys() {
-            assert!(
-                key.as_str().starts_with(attachment),
-                "{key} begins with the attachment's name {attachment}"
-            );
+            let rest = key.as_str().strip_prefix(attachment);
+            let begins = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+            assert!(begins, "{key} is {attachment}, or begins with {attachment}_");
         }
         vars
     }
