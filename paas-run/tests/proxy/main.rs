@@ -1,3 +1,10 @@
-//! The proxy with real sockets: conformance, every code, framing, upgrades, swaps.
+//! The proxy with real sockets.
 
+mod codes;
 mod conformance;
+mod framing;
+mod headers;
+mod stream;
+mod support;
+mod swap;
+mod tunnel;

@@ -1,0 +1,108 @@
+//! What apps and clients are told, and what passes by neither.
+
+use crate::support::{World, echo, header, origin};
+
+#[tokio::test]
+async fn an_app_is_told_what_heroku_tells() {
+    let world = World::serving(&[echo().await], |_| {}).await;
+    let answer = world.get("/path?query").await;
+    let seen = answer.text();
+    assert!(seen.starts_with("GET /path?query HTTP/1.1\r\n"), "{seen}");
+    assert_eq!(header(seen, "host"), Some("hello.test"));
+    assert_eq!(header(seen, "x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(header(seen, "x-forwarded-proto"), Some("http"));
+    assert_eq!(header(seen, "x-forwarded-port"), Some(world.address.port().to_string().as_str()));
+    assert_eq!(header(seen, "via"), Some("1.1 paas-router"));
+    let start: u64 = header(seen, "x-request-start").unwrap().parse().unwrap();
+    assert!(start > 1_700_000_000_000, "milliseconds of Unix time, not {start}");
+    assert_eq!(header(seen, "x-request-id").unwrap().len(), 36);
+    assert_eq!(answer.header("via"), Some("1.1 paas-router"));
+}
+
+#[tokio::test]
+async fn what_a_client_claims_stands_to_the_left_and_cannot_forge_the_rest() {
+    let world = World::serving(&[echo().await], |_| {}).await;
+    let answer = world
+        .ask(
+            "GET / HTTP/1.1\r\nHost: hello.test\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n\
+             X-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Request-Start: 1\r\nVia: 1.0 cache\r\n\r\n",
+        )
+        .await;
+    let seen = answer.text();
+    assert_eq!(header(seen, "x-forwarded-for"), Some("1.1.1.1, 2.2.2.2, 127.0.0.1"));
+    assert_eq!(seen.matches("x-forwarded-for").count(), 1);
+    assert_eq!(header(seen, "x-forwarded-proto"), Some("http"));
+    assert_ne!(header(seen, "x-forwarded-port"), Some("443"));
+    assert_ne!(header(seen, "x-request-start"), Some("1"));
+    assert_eq!(header(seen, "via"), Some("1.0 cache, 1.1 paas-router"));
+}
+
+#[tokio::test]
+async fn a_request_id_of_a_client_is_kept_if_it_is_well_formed_and_replaced_if_not() {
+    let world = World::serving(&[echo().await], |_| {}).await;
+    let good = ["0123456789_ABCDEF-xyz", &"a".repeat(200)].map(ToOwned::to_owned);
+    let bad = ["too-short", "has spaces in it, sadly", &"a".repeat(201)].map(ToOwned::to_owned);
+    for (id, kept) in good.iter().map(|id| (id, true)).chain(bad.iter().map(|id| (id, false))) {
+        let answer =
+            world.ask(&format!("GET / HTTP/1.1\r\nHost: hello.test\r\nX-Request-Id: {id}\r\n\r\n")).await;
+        assert_eq!(header(answer.text(), "x-request-id") == Some(id), kept, "{id}");
+    }
+    let ids: Vec<_> = [world.get("/").await, world.get("/").await]
+        .iter()
+        .map(|answer| header(answer.text(), "x-request-id").unwrap().to_owned())
+        .collect();
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn hop_by_hop_headers_stay_on_their_side() {
+    let chatty = origin(|mut conn, _| async move {
+        while let Some(head) = conn.head().await {
+            conn.send(format!(
+                "HTTP/1.1 200 OK\r\nConnection: x-internal\r\nX-Internal: secret\r\nKeep-Alive: timeout=5\r\n\
+                 Proxy-Authenticate: Basic\r\nX-Stays: yes\r\nContent-Length: {}\r\n\r\n{head}",
+                head.len()
+            ))
+            .await;
+        }
+    })
+    .await;
+    let world = World::serving(&[chatty], |_| {}).await;
+    let answer = world
+        .ask(
+            "GET / HTTP/1.1\r\nHost: hello.test\r\nConnection: keep-alive, X-Mine, Host\r\nX-Mine: 1\r\nKeep-Alive: 5\r\n\
+             Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\nTE: gzip, trailers\r\nUpgrade: h2c\r\n\
+             Expect: 100-continue\r\nX-Stays: yes\r\n\r\n",
+        )
+        .await;
+    let seen = answer.text();
+    for gone in
+        ["connection", "x-mine", "keep-alive", "proxy-connection", "proxy-authorization", "upgrade", "expect"]
+    {
+        assert_eq!(header(seen, gone), None, "{gone} in {seen}");
+    }
+    assert_eq!(header(seen, "te"), Some("trailers"));
+    assert_eq!((header(seen, "host"), header(seen, "x-stays")), (Some("hello.test"), Some("yes")));
+    for gone in ["connection", "x-internal", "keep-alive", "proxy-authenticate"] {
+        assert_eq!(answer.header(gone), None, "{gone} in {}", answer.head);
+    }
+    assert_eq!(answer.header("x-stays"), Some("yes"));
+}
+
+#[tokio::test]
+async fn the_authority_of_an_absolute_target_is_the_host() {
+    let world = World::serving(&[echo().await], |_| {}).await;
+    let answer = world.ask("GET http://HELLO.test:80/a HTTP/1.1\r\nHost: other.test\r\n\r\n").await;
+    let seen = answer.text();
+    assert!(seen.starts_with("GET /a HTTP/1.1\r\n"), "{seen}");
+    assert_eq!(header(seen, "host"), Some("HELLO.test:80"));
+}
+
+#[tokio::test]
+async fn a_host_may_have_capitals_a_port_and_a_dot() {
+    let world = World::serving(&[echo().await], |_| {}).await;
+    for host in ["hello.test", "HELLO.Test", "hello.test.", "hello.test:80", "Hello.test.:5000"] {
+        let answer = world.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!((answer.status, header(answer.text(), "host")), (200, Some(host)));
+    }
+}
