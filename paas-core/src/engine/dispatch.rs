@@ -25,6 +25,8 @@ pub(crate) async fn dispatch(inner: Arc<Inner>) {
         };
         let Ok(slot) = slot else { return };
         changes.mark_unchanged();
+        // Asked before the claim: what gets due between the two is claimed.
+        let pause = pause(&inner).await;
         match inner.store.claim(&request).await {
             Ok(Some(row)) => match begin(&inner, &row) {
                 Ok(work) => drop(inner.tasks.spawn(async move {
@@ -35,7 +37,6 @@ pub(crate) async fn dispatch(inner: Arc<Inner>) {
             },
             Ok(None) => {
                 drop(slot);
-                let pause = pause(&inner).await;
                 tokio::select! {
                     _ = inner.shutdown.cancelled() => return,
                     _ = changes.changed() => {}

@@ -8,6 +8,7 @@ mod deploy;
 mod embed;
 mod queue;
 mod secrets;
+mod twice;
 
 use std::sync::Arc;
 
