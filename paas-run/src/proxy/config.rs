@@ -27,7 +27,7 @@ pub struct ProxyConfig {
     pub pool_idle: Duration,
     /// How many idle connections to one instance are kept: 256.
     pub pool_size: usize,
-    /// The largest read buffer of a connection in bytes: 64 KiB; larger ones are slower and cost memory.
+    /// The largest read buffer of a connection in bytes: 64 KiB, at least 8 KiB; larger ones are slower and cost memory.
     pub buffer_bytes: usize,
     /// What happens to tunnels (WebSocket) of instances that are drained.
     pub tunnels: TunnelDrain,
@@ -62,5 +62,12 @@ impl Default for ProxyConfig {
             tunnels: TunnelDrain::Close,
             shutdown_grace: Duration::from_secs(30),
         }
+    }
+}
+
+impl ProxyConfig {
+    /// The read buffer, which hyper wants to have 8 KiB at least.
+    pub(super) fn buffer(&self) -> usize {
+        self.buffer_bytes.max(8 * 1024)
     }
 }

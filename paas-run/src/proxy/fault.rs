@@ -49,7 +49,7 @@ pub(super) struct Facts {
 const OWNER: &str = "If you own this app, its log says more.";
 
 impl Fault {
-    /// The table of docs/errors of the router: codes and statuses are Heroku's.
+    /// Codes, descriptions and statuses are those of Heroku's article "Heroku Error Codes".
     pub(super) fn facts(self) -> Facts {
         let error =
             |code, desc, status, title, text| Facts { code, desc, at: "at=error", status, title, text };

@@ -7,6 +7,7 @@ use http::header::{
     UPGRADE, VIA,
 };
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use uuid::Uuid;
 
@@ -69,7 +70,13 @@ pub(super) fn check(parts: &Parts, peer: &Peer) -> Result<(), Fault> {
         return Err(Fault::BadRequest("Its Transfer-Encoding must be chunked and nothing else."));
     }
     let length = parts.headers.contains_key(CONTENT_LENGTH);
-    if (chunked && length) || ((chunked || length) && peer.heads.are_ambiguous(parts.method.as_str())) {
+    if (chunked && length)
+        || ((chunked || length)
+            && peer.heads.are_ambiguous(
+                parts.method.as_str(),
+                parts.uri.path_and_query().map_or("", PathAndQuery::as_str),
+            ))
+    {
         return Err(Fault::BadRequest("It says in two ways how long it is."));
     }
     match parts.headers.get(EXPECT) {

@@ -86,7 +86,7 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: Arc<Peer>, sto
         .timer(TokioTimer::new())
         .header_read_timeout(shared.config.header_timeout)
         .max_header_size(shared.config.header_bytes)
-        .max_buf_size(shared.config.buffer_bytes.max(shared.config.header_bytes));
+        .max_buf_size(shared.config.buffer().max(shared.config.header_bytes));
     let wire = Wire::new(stream, Arc::clone(&peer), shared.config.idle);
     let service = {
         let peer = Arc::clone(&peer);

@@ -67,7 +67,7 @@ impl Connection {
     pub(super) async fn open(address: SocketAddr, config: &ProxyConfig) -> Result<Self, Fault> {
         let stream = dial(address, config).await?;
         let mut client = http1::Builder::new();
-        client.max_buf_size(config.buffer_bytes);
+        client.max_buf_size(config.buffer());
         let handshake = client.handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(|_| Fault::ConnectRefused)?;
         let used = Instant::now();

@@ -32,14 +32,14 @@ impl Heads {
         kept.extend_from_slice(bytes);
     }
 
-    /// Whether the newest head of this method has more than one length.
-    pub(super) fn are_ambiguous(&self, method: &str) -> bool {
+    /// Whether the newest head with this method and path has more than one length.
+    pub(super) fn are_ambiguous(&self, method: &str, path: &str) -> bool {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lengths = 0;
         let mut inside = false;
         for line in kept.split(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if is_request_line(line, method) {
+            if is_request_line(line, method, path) {
                 lengths = 0;
                 inside = true;
             } else if line.is_empty() {
@@ -52,9 +52,11 @@ impl Heads {
     }
 }
 
-fn is_request_line(line: &[u8], method: &str) -> bool {
+fn is_request_line(line: &[u8], method: &str, path: &str) -> bool {
     let rest = line.strip_prefix(method.as_bytes()).and_then(|rest| rest.strip_prefix(b" "));
-    rest.is_some_and(|rest| rest.windows(8).any(|part| part == b" HTTP/1."))
+    let target = rest.and_then(|rest| rest.strip_suffix(b" HTTP/1.1"));
+    // An absolute target ends with the path.
+    target.is_some_and(|target| target.ends_with(path.as_bytes()))
 }
 
 fn is_length(line: &[u8]) -> bool {

@@ -1,6 +1,13 @@
 //! What apps and clients are told, and what passes by neither.
 
-use crate::support::{World, echo, header, origin};
+use std::convert::Infallible;
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use paas_run::proxy::Client;
+use tower::ServiceExt as _;
+
+use crate::support::{Conn, World, echo, header, origin};
 
 #[tokio::test]
 async fn an_app_is_told_what_heroku_tells() {
@@ -105,4 +112,41 @@ async fn a_host_may_have_capitals_a_port_and_a_dot() {
         let answer = world.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!((answer.status, header(answer.text(), "host")), (200, Some(host)));
     }
+}
+
+#[tokio::test]
+async fn an_embedder_mounts_the_service_behind_a_server_and_layers_of_its_own() {
+    let world = World::serving(&[echo().await], |_| {}).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = Client::new("[::ffff:203.0.113.7]:1234".parse().unwrap(), 443).secure();
+    let service = tower::service_fn({
+        let inner = world.proxy.service(client);
+        move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.headers_mut().insert("x-layer", http::HeaderValue::from_static("was here"));
+            inner.clone().oneshot(request)
+        }
+    });
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let serve = service_fn(move |request| {
+            let service = service.clone();
+            async move { Ok::<_, Infallible>(service.oneshot(request).await.unwrap()) }
+        });
+        hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), serve)
+            .await
+            .unwrap();
+    });
+    let mut conn = Conn::to(address).await;
+    conn.send("GET / HTTP/1.1\r\nHost: hello.test\r\nConnection: close\r\n\r\n").await;
+    let answer = conn.answer().await.unwrap();
+    let seen = answer.text();
+    assert_eq!(header(seen, "x-layer"), Some("was here"));
+    assert_eq!(header(seen, "x-forwarded-for"), Some("203.0.113.7"));
+    assert_eq!(
+        (header(seen, "x-forwarded-proto"), header(seen, "x-forwarded-port")),
+        (Some("https"), Some("443"))
+    );
+    assert!(world.logged("at=info").await.ends_with("protocol=https"));
 }
