@@ -1,11 +1,11 @@
 # Runs buildpacks over BUILD_DIR, inside the sandbox: one shell for the whole build.
-#   bash -c THIS paas-build (detect|build) (first|each) BUILD_DIR CACHE_DIR ENV_DIR RESULT_DIR PACK...
-# `first` takes the first pack that detects, `each` needs them all. Config vars come on stdin, as NAME NUL VALUE NUL.
-# What the platform wants to know goes into files of RESULT_DIR: detected, failed, release.
+#   bash -c THIS paas-build BUILD_DIR CACHE_DIR ENV_DIR RESULT_DIR PACK...
+# Config vars come on stdin, as NAME NUL VALUE NUL. What the platform wants to know goes into files of RESULT_DIR:
+# detected, failed, release.
 
 exec 2>&1 # one stream, so that lines keep their order
-mode=$1 rule=$2 build=$3 cache=$4 env=$5 result=$6
-shift 6
+build=$1 cache=$2 env=$3 result=$4
+shift 4
 
 umask 077
 mkdir -p "$env"
@@ -23,28 +23,10 @@ failed() {
   exit 1
 }
 
-if [ "$rule" = first ]; then
-  # These packs are the platform's own shell scripts: sourcing them saves a process each.
-  number=0 found=
-  for pack; do
-    if name=$(cd "$pack" && set -- "$build" && . ./bin/detect 2>/dev/null); then
-      printf '%s\t%s\n' "$number" "${name%%$'\n'*}" >"$result/detected"
-      found=$pack
-      break
-    fi
-    number=$((number + 1))
-  done
-  [ -n "$found" ] || failed none
-  [ "$mode" = build ] || exit 0
-  set -- "$found"
-fi
-
 number=0
 for pack; do
-  if [ "$rule" = each ]; then
-    name=$(cd "$pack" && with_exports && cd "$pack" && exec ./bin/detect "$build") || failed detect "$number" "$?"
-    printf '%s\t%s\n' "$number" "${name%%$'\n'*}" >>"$result/detected"
-  fi
+  name=$(cd "$pack" && with_exports && cd "$pack" && exec ./bin/detect "$build") || failed detect "$number" "$?"
+  printf '%s\t%s\n' "$number" "${name%%$'\n'*}" >>"$result/detected"
   printf -- '-----> %s app detected\n' "${name%%$'\n'*}"
   (cd "$pack" && with_exports && cd "$pack" && exec ./bin/compile "$build" "$cache" "$env")
   status=$?

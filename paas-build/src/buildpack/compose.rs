@@ -83,11 +83,6 @@ impl Built {
         artifact.description = names.join(" + ");
     }
 
-    /// The numbers of the packs that were compiled, of so many.
-    pub(super) fn used(&self, packs: usize) -> Vec<usize> {
-        self.detected.iter().map(|(number, _)| *number).filter(|number| *number < packs).collect()
-    }
-
     /// Says it in Heroku's words.
     pub(super) fn announce(&self, log: &LogWriter, size: u64) {
         let names = |declared: bool| {

@@ -24,7 +24,6 @@ mod work;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use paas_core::archive::{self, Limits};
@@ -34,7 +33,6 @@ use paas_core::{
 };
 use paas_sandbox::{Abilities, Confined, Profile, User};
 
-use self::bundled::BUNDLED;
 use self::cache::Caches;
 pub use self::config::BuildpackConfig;
 use self::reference::Packs;
@@ -60,24 +58,6 @@ pub struct BuildpackBuilder {
     toolchains: Toolchains,
     /// A user builds one thing at a time.
     users: Mutex<HashMap<Option<u32>, Arc<tokio::sync::Mutex<()>>>>,
-    /// Which bundled pack `detect` found, for the `build` that follows.
-    detected: Mutex<HashMap<AppId, (Digest, usize)>>,
-}
-
-/// How the shell is to choose among the packs.
-enum Choice {
-    /// The first bundled one that recognises the app.
-    First(Vec<String>),
-    /// All of these, in order.
-    Each(Vec<String>),
-}
-
-impl Choice {
-    fn packs(&self) -> &[String] {
-        match self {
-            Self::First(packs) | Self::Each(packs) => packs,
-        }
-    }
 }
 
 impl BuildpackBuilder {
@@ -119,7 +99,6 @@ impl BuildpackBuilder {
             abilities,
             config,
             users: Mutex::default(),
-            detected: Mutex::default(),
         })
     }
 
@@ -141,34 +120,22 @@ impl BuildpackBuilder {
         turn.lock_owned().await
     }
 
-    fn choose(&self, request: &BuildRequest, manifest: &Manifest) -> Choice {
-        if !request.buildpacks.is_empty() {
-            return Choice::Each(request.buildpacks.clone());
+    /// The packs that build this app: those that are named, or else the first bundled one that recognises it.
+    fn choose(request: &BuildRequest, manifest: &Manifest) -> Result<Vec<String>> {
+        let named = [&request.buildpacks, &manifest.buildpacks].into_iter().find(|packs| !packs.is_empty());
+        if let Some(packs) = named {
+            return Ok(packs.clone());
         }
-        if !manifest.buildpacks.is_empty() {
-            return Choice::Each(manifest.buildpacks.clone());
-        }
-        let known =
-            self.detected.lock().unwrap_or_else(PoisonError::into_inner).get(&request.app_id).copied();
-        let packs: Vec<_> = BUNDLED.iter().map(|pack| pack.name.to_owned()).collect();
-        match known {
-            Some((digest, index)) if digest == request.checkout.digest => {
-                Choice::First(vec![packs[index].clone()])
-            }
-            _ => Choice::First(packs),
-        }
+        let (pack, _) = bundled::detect(&request.checkout.dir).ok_or_else(|| {
+            let message =
+                format!("no buildpack recognises this app; looked for {}", bundled::looks_for().join(", "));
+            Error::new(ErrorCode::NotDetected, message)
+        })?;
+        Ok(vec![pack.to_owned()])
     }
 
     /// The shell, inside its walls.
-    fn command(&self, mode: &str, choice: &Choice, profile: Profile, request: &BuildRequest) -> Confined {
-        let rule = if matches!(choice, Choice::First(_)) { "first" } else { "each" };
-        let bundled = |name: &String| format!("{}/{name}", seen::PACKS);
-        let packs: Vec<String> = match choice {
-            Choice::First(names) => names.iter().map(bundled).collect(),
-            Choice::Each(names) => {
-                (0..names.len()).map(|number| format!("{}/{number}", seen::PACKS)).collect()
-            }
-        };
+    fn command(&self, packs: usize, profile: Profile, request: &BuildRequest) -> Confined {
         let mut profile = profile.limits(self.config.limits).hide(&self.config.data);
         for folder in &self.toolchains.folders {
             profile = profile.read_only(folder);
@@ -179,9 +146,9 @@ impl BuildpackBuilder {
         let revision = &request.checkout.revision;
         let version = revision.id.clone().unwrap_or_else(|| request.checkout.digest.hex());
         Confined::new(&self.config.helper, profile, "bash")
-            .args(["--noprofile", "--norc", "-c", SCRIPT, "paas-build", mode, rule])
+            .args(["--noprofile", "--norc", "-c", SCRIPT, "paas-build"])
             .args([seen::BUILD, seen::CACHE, seen::ENV, seen::RESULT])
-            .args(packs)
+            .args((0..packs).map(|number| format!("{}/{number}", seen::PACKS)))
             .env("BUILDPACK_LOG_FILE", "/dev/null")
             .env("CURL_CONNECT_TIMEOUT", "30")
             .env("CURL_TIMEOUT", "180")
@@ -213,11 +180,6 @@ impl BuildpackBuilder {
             .with_output(ended.tail);
         }
         let (code, message) = match phase.as_str() {
-            "none" => {
-                let looked: Vec<_> = BUNDLED.iter().map(|pack| pack.looks_for).collect();
-                let message = format!("no buildpack recognises this app; looked for {}", looked.join(", "));
-                (ErrorCode::NotDetected, message)
-            }
             "detect" => (
                 ErrorCode::NotDetected,
                 format!("{pack} doesn't recognise this app (bin/detect ended with {status})"),
@@ -275,19 +237,16 @@ impl BuildpackBuilder {
                 let manifest = app_json::read(&dir)?;
                 procfile::read(&dir)?;
                 work::leave_out(&dir)?;
-                hand_over(&dir, user)?;
+                tree::give_all(&dir, user)
+                    .map_err(|e| Error::from_io("can't hand the code over to the build's user", e))?;
                 Ok((manifest, Work::new(&root, user)?))
             })
             .await?
         };
-        let choice = self.choose(request, &manifest);
+        let packs = Self::choose(request, &manifest)?;
         let mut pins = Vec::new();
-        for (number, name) in choice.packs().iter().enumerate() {
-            let place = match choice {
-                Choice::First(_) => work.root().join("packs").join(name),
-                Choice::Each(_) => work.pack(number),
-            };
-            pins.push(ctx.cancel.guard(self.packs.fetch(ctx, name, &place, user)).await??);
+        for (number, name) in packs.iter().enumerate() {
+            pins.push(ctx.cancel.guard(self.packs.fetch(ctx, name, &work.pack(number), user)).await??);
         }
         let caches = self.caches.clone();
         let (app, root) = (request.app_id, work.root().to_owned());
@@ -296,22 +255,21 @@ impl BuildpackBuilder {
         })
         .await?;
         let profile = cache.show(work.show(Profile::new()).bind(&dir, seen::BUILD), Path::new(seen::CACHE));
-        let command = self.command("build", &choice, profile, request);
+        let command = self.command(packs.len(), profile, request);
         let mut redactor = ctx.log.redactor().clone();
         redactor.learn(&request.config);
         let log = ctx.log.redacting(redactor);
         let ended = run::run(ctx, &log, &command, &request.config, self.config.timeout).await?;
         if !ended.status.success() {
-            return Err(self.failure(&work, choice.packs(), ended));
+            return Err(self.failure(&work, &packs, ended));
         }
         let built = compose::read(&work, &dir, &log)?;
         let packed = self.slug(ctx, &work, &dir).await?;
         let mut artifact =
             Artifact::new(ArtifactKind::Slug, packed.digest, packed.size, self.id().name, ctx.clock.now());
         built.fill(&mut artifact);
-        let used = built.used(choice.packs().len());
-        for (number, pin) in used.iter().filter_map(|index| pins.get(*index)).enumerate() {
-            artifact.metadata.insert(format!("buildpack.{}", number + 1), pin.clone());
+        for (number, pin) in pins.into_iter().enumerate() {
+            artifact.metadata.insert(format!("buildpack.{}", number + 1), pin);
         }
         artifact.metadata.insert("stack".to_owned(), self.config.stack.clone());
         built.announce(&log, packed.size);
@@ -335,39 +293,19 @@ impl Builder for BuildpackBuilder {
         able
     }
 
-    async fn detect(&self, ctx: &Context, request: &BuildRequest) -> Result<Detection> {
-        let user = self.user(request.app_id);
-        let dir = request.checkout.dir.clone();
-        let root = self.config.data.join("work");
-        let (manifest, work) = blocking(move || {
+    async fn detect(&self, _ctx: &Context, request: &BuildRequest) -> Result<Detection> {
+        let (request, dir) = (request.clone(), request.checkout.dir.clone());
+        blocking(move || {
             let manifest = app_json::read(&dir)?;
-            hand_over(&dir, user)?;
-            Ok((manifest, Work::new(&root, user)?))
-        })
-        .await?;
-        let choice = match self.choose(request, &manifest) {
             // Whoever names packs wants them to be tried, and to be told why they don't fit.
-            Choice::Each(names) => return Ok(Detection::Yes(names.join(" + "))),
-            choice @ Choice::First(_) => choice,
-        };
-        let profile = work
-            .show(Profile::new())
-            .bind_read_only(&self.packs.bundled, seen::PACKS)
-            .bind_read_only(&request.checkout.dir, seen::BUILD);
-        let command = self.command("detect", &choice, profile, request);
-        let nothing = paas_core::ConfigVars::new();
-        let ended = run::run(ctx, &ctx.log, &command, &nothing, Duration::from_secs(60)).await?;
-        let Some((index, name)) = compose::detected(&work)?.pop() else {
-            if work.result("failed")?.as_deref() == Some("none\n") {
-                return Ok(Detection::No(BUNDLED.iter().map(|pack| pack.looks_for.to_owned()).collect()));
-            }
-            return Err(self.failure(&work, choice.packs(), ended));
-        };
-        if index < BUNDLED.len() && choice.packs().len() == BUNDLED.len() {
-            let mut detected = self.detected.lock().unwrap_or_else(PoisonError::into_inner);
-            detected.insert(request.app_id, (request.checkout.digest, index));
-        }
-        Ok(Detection::Yes(name))
+            let named = !request.buildpacks.is_empty() || !manifest.buildpacks.is_empty();
+            Ok(match bundled::detect(&dir) {
+                _ if named => Detection::Yes(Self::choose(&request, &manifest)?.join(" + ")),
+                Some((_, language)) => Detection::Yes(language.to_owned()),
+                None => Detection::No(bundled::looks_for()),
+            })
+        })
+        .await
     }
 
     async fn build(&self, ctx: &Context, request: &BuildRequest) -> Result<Artifact> {
@@ -379,7 +317,6 @@ impl Builder for BuildpackBuilder {
     async fn forget(&self, ctx: &Context, app: AppId) -> Result<()> {
         let user = self.user(app);
         let _turn = ctx.cancel.guard(self.turn(user)).await?;
-        self.detected.lock().unwrap_or_else(PoisonError::into_inner).remove(&app);
         let caches = self.caches.clone();
         blocking(move || {
             caches.forget(app).map_err(|e| Error::from_io("can't remove the app's build cache", e))
@@ -393,19 +330,6 @@ impl Builder for BuildpackBuilder {
         parts.extend(self.toolchains.identity());
         parts.extend(request.buildpacks.iter().cloned());
         Digest::of_parts(parts)
-    }
-}
-
-/// Gives the code to the build's user, once.
-fn hand_over(dir: &Path, user: Option<User>) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let failed = |e| Error::from_io("can't hand the code over to the build's user", e);
-    let owner = std::fs::symlink_metadata(dir).map_err(failed)?.uid();
-    // The folder itself is given last.
-    if user.is_some_and(|user| user.uid == owner) {
-        Ok(())
-    } else {
-        tree::give_all(dir, user).map_err(failed)
     }
 }
 
