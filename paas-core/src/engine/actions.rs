@@ -9,7 +9,7 @@ use super::kinds::{
     ROLLBACK, RollbackInput, SCALE, kind_name,
 };
 use super::ledger::{DomainOwner, Ledger, Stored, encode, put_addon, put_app, put_workflow};
-use super::steps::chosen;
+use super::steps::{chosen, hides};
 use super::submit::{Order, end, has_begun};
 use super::turn::Turn;
 use super::{Engine, Inner, WorkflowHandle};
@@ -328,6 +328,12 @@ impl Engine {
             inner.ledger.addons(stored.value.id).await?.iter().any(|addon| addon.attachment == attachment);
         if taken {
             let what = format!("{app} has an add-on attached as {attachment} already; choose another name");
+            return Err(Error::new(ErrorCode::Exists, what));
+        }
+        if let Some(key) = hides(&stored.value, &attachment) {
+            let what = format!(
+                "{app} has set {key} itself, which would hide the add-on's; unset it, or attach under another name"
+            );
             return Err(Error::new(ErrorCode::Exists, what));
         }
         let id = AddonId::new();

@@ -2,6 +2,7 @@
 #![cfg(feature = "testkit")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::large_futures)]
 
+mod addons;
 mod cancel;
 mod crash;
 mod deploy;

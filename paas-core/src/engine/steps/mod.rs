@@ -21,7 +21,7 @@ pub(crate) use destroy::{DeprovisionAll, Forget, Stop, Withdraw};
 pub(crate) use fetch::Fetch;
 pub(crate) use finish::Finish;
 pub(crate) use prepare::{From, Prepare, PrepareScale};
-pub(crate) use provision::{ProvisionFirst, chosen};
+pub(crate) use provision::{ProvisionFirst, chosen, hides};
 pub(crate) use release_phase::ReleasePhase;
 pub(crate) use retire_old::RetireOld;
 pub(crate) use start::Start;

@@ -125,6 +125,7 @@ impl Prepare {
         release.failure = None;
         release.rollback_of = None;
         let mut todays = true;
+        let from_version = matches!(self.1, From::Version);
         match self.1 {
             From::Build => {}
             From::Live => release.description = call.input::<HeadInput>()?.description,
@@ -137,8 +138,13 @@ impl Prepare {
         }
         if todays {
             release.config = app.head.config.clone();
-            release.attachments.clone_from(&app.head.attachments);
         }
+        // Add-ons are today's, also in a rollback: what was attached since stays attached, and what is gone
+        // stays in the list, so that it is named when the release starts.
+        let gone = std::mem::take(&mut release.attachments).into_iter();
+        let gone =
+            gone.filter(|old| from_version && !app.head.attachments.iter().any(|new| new.addon == old.addon));
+        release.attachments = app.head.attachments.iter().cloned().chain(gone).collect();
         release.head = app.head.rev;
         Ok(release)
     }

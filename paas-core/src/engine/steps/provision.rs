@@ -1,6 +1,8 @@
 //! provision: what the app's first deploy asks for: add-ons, and config vars of `app.json`. Inline, never
 //! through the queue: the release that is on its way needs them.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
@@ -50,21 +52,33 @@ impl Step for ProvisionFirst {
         let app = inner.ledger.app_in_life(&app_name(call)?, input.app_id).await?.value;
         let mut vars = env_wishes(&app, &built.artifact.manifest)?;
         let env = vars.keys().cloned().collect();
-        let mut addons = Vec::new();
+        // All are chosen before the first is made: a service that isn't had here makes nothing.
+        let there = inner.ledger.addons(app.id).await?;
+        let mut wanted: Vec<(Arc<dyn AddonProvider>, MadeAddon)> = Vec::new();
         for (index, wish) in wishes(&built).iter().enumerate() {
             let (provider, catalog) = inner.provider(&wish.service).await?;
-            let attached = app.head.attachments.iter().any(|a| wish.attachment.as_ref() == Some(&a.name));
-            let has_one =
-                inner.ledger.addons(app.id).await?.iter().any(|addon| addon.service == catalog.service);
-            if attached || (wish.attachment.is_none() && has_one) {
+            let attachment = wish.attachment.as_ref().unwrap_or(&catalog.attachment);
+            let taken = there.iter().map(|addon| &addon.attachment);
+            let taken = taken.chain(wanted.iter().map(|(_, made)| &made.attachment)).any(|a| a == attachment);
+            let has_one = there.iter().any(|addon| addon.service == catalog.service);
+            if taken || (wish.attachment.is_none() && has_one) {
                 continue;
             }
-            let made = MadeAddon {
-                id: addon_id(call.workflow.id, index),
-                plan: chosen(&catalog, wish.plan.as_ref())?,
-                attachment: wish.attachment.clone().unwrap_or_else(|| catalog.attachment.clone()),
-                service: catalog.service,
-            };
+            let plan = chosen(&catalog, wish.plan.as_ref())?;
+            if let Some(other) = wish.plan.as_ref().filter(|wish| **wish != plan) {
+                let service = &catalog.service;
+                call.ctx.log.line(format!(" !     {service} has no plan {other} here; it gets {plan}"));
+            }
+            let attachment = attachment.clone();
+            let id = addon_id(call.workflow.id, index);
+            wanted.push((provider, MadeAddon { id, plan, attachment, service: catalog.service }));
+        }
+        let mut addons = Vec::new();
+        for (provider, made) in wanted {
+            if let Some(key) = hides(&app, &made.attachment) {
+                call.ctx.log.line(format!("       {} is not needed: {key} is set", made.service));
+                continue;
+            }
             call.ctx.log.line(format!("-----> Provisioning {} ({})", made.service, made.plan));
             vars.extend(make(&call.ctx, provider.as_ref(), &made, &app.name).await?);
             call.ctx.log.line(format!("       Attached as {}", made.attachment));
@@ -81,7 +95,12 @@ impl Step for ProvisionFirst {
         let inner = self.0.get()?;
         let Some(built) = call.output::<Built>("build")? else { return Ok(()) };
         for (index, wish) in wishes(&built).iter().enumerate() {
-            let (provider, _) = inner.provider(&wish.service).await?;
+            let provider = match inner.provider(&wish.service).await {
+                Ok((provider, _)) => provider,
+                // Nobody here provides it, so nobody made it.
+                Err(unknown) if unknown.code() == ErrorCode::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             provider.deprovision(&call.ctx, addon_id(call.workflow.id, index)).await?;
         }
         Ok(())
@@ -102,7 +121,9 @@ impl Step for ProvisionFirst {
             Moment::Done(output) => {
                 let key = inner.vault.app_key(app.id, &app.key)?;
                 for addon in &made.addons {
-                    let vars = output.secret.iter().filter(|(key, _)| belongs(key, &addon.attachment));
+                    let vars = output.secret.iter().filter(|(key, _)| {
+                        !made.env.contains(key) && owner(key, &made.addons) == Some(addon.id)
+                    });
                     let vars: ConfigVars = vars.map(|(key, value)| (key.clone(), value.clone())).collect();
                     let addon = Addon {
                         id: addon.id,
@@ -152,7 +173,21 @@ fn addon_id(workflow: WorkflowId, index: usize) -> AddonId {
     AddonId::from(uuid::Builder::from_custom_bytes(number.to_be_bytes()).into_uuid())
 }
 
-/// Whether a config var belongs to an attachment: every key begins with its name.
+/// The owner's own config var that would hide the add-on attached under this name.
+pub(crate) fn hides<'a>(app: &'a App, attachment: &ConfigKey) -> Option<&'a ConfigKey> {
+    app.head.config.keys().find(|key| {
+        let rest = key.as_str().strip_prefix(attachment.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest == "_URL")
+    })
+}
+
+/// Which of these gave a config var: of `DATABASE` and `DATABASE_LOGS` the second gave `DATABASE_LOGS_URL`.
+fn owner(key: &ConfigKey, addons: &[MadeAddon]) -> Option<AddonId> {
+    let owners = addons.iter().filter(|addon| belongs(key, &addon.attachment));
+    owners.max_by_key(|addon| addon.attachment.as_str().len()).map(|addon| addon.id)
+}
+
+/// Whether a config var belongs to an attachment: it is its name, or begins with it and an underscore.
 pub(super) fn belongs(key: &ConfigKey, attachment: &ConfigKey) -> bool {
     key.as_str()
         .strip_prefix(attachment.as_str())

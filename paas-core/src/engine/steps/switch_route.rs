@@ -47,7 +47,6 @@ impl Step for SwitchRoute {
         let (release_rev, mut release) = (release.rev, release.value);
         if target.restores && app.head.rev == target.head {
             app.head.config = release.config.clone();
-            app.head.attachments = release.attachments.clone();
             app.head.rev += 1;
         }
         let head = if target.restores { app.head.rev } else { target.head };
