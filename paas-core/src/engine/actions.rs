@@ -322,6 +322,11 @@ impl Engine {
         let inner = &self.inner;
         let (_, catalog) = inner.provider(&order.service).await?;
         let plan = chosen(&catalog, order.plan.as_ref())?;
+        if let Some(other) = order.plan.filter(|other| *other != plan) {
+            let plans: Vec<_> = catalog.plans.iter().map(|plan| plan.name.as_str()).collect();
+            let what = format!("{} has no plan {other}; it has {}", catalog.service, plans.join(", "));
+            return Err(Error::new(ErrorCode::InvalidParams, what));
+        }
         let attachment = order.attachment.unwrap_or_else(|| catalog.attachment.clone());
         let stored = inner.ledger.app(app).await?;
         let taken =

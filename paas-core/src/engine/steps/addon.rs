@@ -150,7 +150,7 @@ impl Step for Detach {
     }
 }
 
-/// settle: the app no longer runs with it.
+/// settle: the app no longer runs with it. Its data must outlive every release that users see.
 #[derive(Debug)]
 pub(crate) struct Settle(pub(crate) Platform);
 
@@ -158,15 +158,20 @@ pub(crate) struct Settle(pub(crate) Platform);
 impl Step for Settle {
     async fn run(&self, call: &StepCall) -> Result<StepOutput> {
         let inner = self.0.get()?;
-        let output = call.output::<serde_json::Value>("detach")?.unwrap_or_default();
-        let rollout: Option<WorkflowId> = output.get("rollout").and_then(|id| id.as_str()?.parse().ok());
-        let Some(rollout) = rollout else { return Ok(StepOutput::done()) };
-        match inner.ledger.find_workflow(rollout).await? {
-            Some((stored, _)) if !stored.value.state.is_ended() => {
-                Ok(StepOutput::again(Duration::from_millis(200), "the app's roll-out without it goes on"))
-            }
-            _ => Ok(StepOutput::done()),
+        let input: AddonInput = call.input()?;
+        let app = match inner.ledger.app_in_life(&input.app, input.app_id).await {
+            Ok(stored) => stored.value,
+            Err(gone) if gone.code() == ErrorCode::NotFound => return Ok(StepOutput::done()),
+            Err(error) => return Err(error),
+        };
+        let Some(live) = &app.live else { return Ok(StepOutput::done()) };
+        let release = inner.ledger.release(&app, live.version).await?.value;
+        if release.attachments.iter().any(|attachment| attachment.addon == input.addon) {
+            let why =
+                format!("{} still runs with it: its roll-out without it goes on, or failed", live.version);
+            return Ok(StepOutput::again(Duration::from_millis(200), why));
         }
+        Ok(StepOutput::done())
     }
 }
 
