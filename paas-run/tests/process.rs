@@ -123,7 +123,7 @@ async fn the_app_is_prepared_as_heroku_does_it() {
     let artifact = slug(&*world.blobs, world.dir.path(), &files).await;
     let runtime = open(&world).await;
     let command = "echo \"order $ORDER\"; echo \"at $PWD home $HOME dyno $DYNO\"; cat data/file; \
-                   echo changed > data/file && cat data/file; echo id $(id -un) $DYNO; while :; do sleep 0.1; done";
+                   echo changed > data/file && cat data/file; echo done $DYNO; while :; do sleep 0.1; done";
     let env = ConfigVars::new().with("GIVEN", "config").unwrap();
     let spec = spec("prepared", "worker", command, &artifact).with_env(env).with_quantity(2);
     runtime.ensure(&ctx(&world), &spec).await.unwrap();
@@ -131,7 +131,7 @@ async fn the_app_is_prepared_as_heroku_does_it() {
     line(&world, "prepared", "order first:config:second:profile").await;
     line(&world, "prepared", "at /app home /app dyno worker.2").await;
     for name in ["worker.1", "worker.2"] {
-        line(&world, "prepared", &format!("id app {name}")).await;
+        line(&world, "prepared", &format!("done {name}")).await;
     }
     // Each instance has a copy of its own: both found the slug as it was.
     let said = lines(&world, "prepared").await;

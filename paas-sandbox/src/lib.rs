@@ -46,6 +46,7 @@ pub mod procfs;
 mod profile;
 mod root;
 mod stage;
+mod toolchains;
 
 pub use abilities::Abilities;
 pub use confined::{Child, Confined};
@@ -54,3 +55,4 @@ pub use group::Group;
 pub use helper::{Helper, init};
 pub use profile::{Bind, Limits, Overlay, Profile, User};
 pub use stage::close_inherited_files;
+pub use toolchains::Toolchains;

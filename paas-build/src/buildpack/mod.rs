@@ -17,7 +17,6 @@ mod config;
 mod reference;
 mod release;
 mod run;
-mod toolchains;
 mod tree;
 mod work;
 
@@ -31,12 +30,11 @@ use paas_core::{
     AppId, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId, Context, Detection,
     Digest, Error, ErrorCode, Manifest, ProviderName, Result,
 };
-use paas_sandbox::{Abilities, Confined, Profile, User};
+use paas_sandbox::{Abilities, Confined, Profile, Toolchains, User};
 
 use self::cache::Caches;
 pub use self::config::BuildpackConfig;
 use self::reference::Packs;
-use self::toolchains::Toolchains;
 use self::work::{Work, seen};
 use crate::source::blocking;
 use crate::{app_json, procfile};
@@ -86,7 +84,6 @@ impl BuildpackBuilder {
         let data = config.data.clone();
         let bundled = blocking(move || prepare(&data)).await?;
         let layers = has_layers(&config, &abilities).await;
-        let path = std::env::var("PATH").unwrap_or_default();
         Ok(Self {
             packs: Packs {
                 kept: config.data.join("packs"),
@@ -95,7 +92,7 @@ impl BuildpackBuilder {
                 any: config.allow_any,
             },
             caches: Caches::new(config.data.join("cache"), layers),
-            toolchains: Toolchains::on(&path),
+            toolchains: Toolchains::here(),
             abilities,
             config,
             users: Mutex::default(),

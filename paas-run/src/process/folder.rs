@@ -25,6 +25,7 @@ use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::tree;
 use crate::supervisor::{End, Label, Up};
 
 /// What is kept before the shim is started.
@@ -124,25 +125,15 @@ impl Folder {
 
     /// Removes it with all that the program wrote.
     pub(super) fn remove(&self) -> Result<()> {
-        loop {
-            match fs::remove_dir_all(&self.path) {
-                // Whoever looks at it right now opened the lock anew.
-                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed(e)),
-                _ => return Ok(()),
-            }
-        }
+        tree::remove(&self.path).map_err(|e| self.failed(e))
     }
 
     /// Removes what the program wrote, and keeps how it ended.
     pub(super) fn clear(&self) -> Result<()> {
-        for name in ["tmp", "home"] {
-            match fs::remove_dir_all(self.path.join(name)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed(e)),
-                _ => {}
-            }
-        }
-        Ok(())
+        ["tmp", "home"]
+            .into_iter()
+            .try_for_each(|name| tree::remove(&self.path.join(name)))
+            .map_err(|e| self.failed(e))
     }
 
     fn write(&self, name: &str, value: &impl Serialize, durable: bool) -> Result<()> {

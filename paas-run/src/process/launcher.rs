@@ -28,7 +28,8 @@ use super::ProcessConfig;
 use super::folder::{Folder, Record, Running, read_file, write_file};
 use super::ports::{self, Ports};
 use super::shim::{self, Order};
-use super::slugs::{Slugs, blocking, give};
+use super::slugs::{Slugs, blocking};
+use super::tree;
 use super::users::Users;
 use crate::logs::FileLogs;
 use crate::supervisor::{End, Found, Kill, Label, Launch, LaunchId, Launcher, Process, Up};
@@ -68,6 +69,7 @@ pub struct ProcessLauncher {
     homes: Homes,
     bash: PathBuf,
     read_only: Vec<PathBuf>,
+    path: String,
     logs: Arc<FileLogs>,
     clock: Arc<dyn Clock>,
     users: Users,
@@ -82,7 +84,8 @@ pub struct ProcessLauncher {
 
 impl ProcessLauncher {
     pub(super) async fn open(config: ProcessConfig) -> Result<Self> {
-        let ProcessConfig { data, blobs, logs, clock, helper, read_only, first_user, ports, .. } = config;
+        let ProcessConfig { data, blobs, logs, clock, helper, toolchains, first_user, ports, .. } = config;
+        let read_only = toolchains.folders.into_iter().chain(config.read_only).collect();
         let abilities = helper.abilities().map_err(from_sandbox)?;
         // Without a file tree of its own a program reaches its folder through ours.
         let mode = if abilities.namespaces { 0o700 } else { 0o711 };
@@ -107,6 +110,7 @@ impl ProcessLauncher {
             helper,
             abilities,
             read_only,
+            path: toolchains.path,
             logs,
             clock,
         };
@@ -237,10 +241,9 @@ impl ProcessLauncher {
         for path in self.read_only.iter().filter(|path| path.exists()) {
             profile = profile.read_only(path);
         }
-        let mut env: BTreeMap<String, String> =
-            [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")]
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into();
+        let mut env: BTreeMap<String, String> = [("PATH", self.path.as_str()), ("LANG", "C.UTF-8")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
         env.extend(spec.env.iter().map(|(key, value)| (key.to_string(), value.expose().to_owned())));
         env.insert("HOME".into(), dir.display().to_string());
         env.insert("DYNO".into(), label.process());
@@ -400,26 +403,9 @@ fn folders(
         fs::set_permissions(launch, fs::Permissions::from_mode(0o711))?;
     }
     if homes != Homes::Overlay {
-        copy(slug, home)?;
+        tree::copy(slug, home)?;
         if let Some(user) = user {
-            give(home, user)?;
-        }
-    }
-    Ok(())
-}
-
-/// Copies a tree of files, folders and links.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (kind, source, target) = (entry.file_type()?, entry.path(), to.join(entry.file_name()));
-        if kind.is_dir() {
-            fs::create_dir(&target)?;
-            copy(&source, &target)?;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
-        } else {
-            fs::copy(&source, &target)?;
+            tree::give(home, user)?;
         }
     }
     Ok(())
@@ -439,8 +425,7 @@ async fn homes(helper: &Helper, abilities: &Abilities, data: &Path) -> Result<Ho
         tried.ok().filter(|output| output.status.success())
     };
     let works = works.await.is_some();
-    let removed = fs::remove_dir_all(&trial);
-    removed.map_err(|e| Error::from_io(format!("can't remove {}", trial.display()), e))?;
+    tree::remove(&trial).map_err(|e| Error::from_io(format!("can't remove {}", trial.display()), e))?;
     Ok(if works { Homes::Overlay } else { Homes::Bound })
 }
 

@@ -16,6 +16,7 @@ mod launcher;
 mod ports;
 mod shim;
 mod slugs;
+mod tree;
 mod users;
 
 use std::ffi::OsStr;
@@ -31,7 +32,7 @@ use paas_core::{
     AppName, Blobs, Clock, Context, Error, ErrorCode, Exit, Instance, ProcessSpec, ReleaseId, Result, Retry,
     RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
 };
-use paas_sandbox::Helper;
+use paas_sandbox::{Helper, Toolchains};
 use rustix::fs::FlockOperation;
 use tokio::time::sleep;
 
@@ -63,7 +64,9 @@ pub struct ProcessConfig {
     pub helper: Helper,
     /// When crashed instances are started again.
     pub backoff: Backoff,
-    /// Folders beside the system's that every app may read and execute: toolchains in somebody's home.
+    /// The languages that apps find beside the system's; those on the platform's own PATH.
+    pub toolchains: Toolchains,
+    /// What else every app may read and execute.
     pub read_only: Vec<PathBuf>,
     /// The first of 20,000 user numbers for apps, where the platform runs as root.
     pub first_user: u32,
@@ -87,6 +90,7 @@ impl ProcessConfig {
             clock,
             helper,
             backoff: Backoff::default(),
+            toolchains: Toolchains::here(),
             read_only: Vec::new(),
             first_user: 20_000,
             ports: ports::RANGE,

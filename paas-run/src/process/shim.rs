@@ -4,7 +4,7 @@
 //! SIGTERM ends the program and everything it started as people are used to, SIGQUIT kills it at once. The program runs
 //! as another user, so it can't reach its shim.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufReader, Write};
@@ -18,7 +18,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use paas_core::{Clock, ConfigValue, Exit, LogLine, LogSource, Redactor, Result, SystemClock, WorkflowId};
 use paas_sandbox::procfs::{self, ProcessId};
-use paas_sandbox::{Abilities, Child, Confined, Helper, Profile};
+use paas_sandbox::{Abilities, Child, Confined, Group, Helper, Profile};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,6 +36,9 @@ const LAST: usize = 50;
 
 /// How long the last output may take to arrive after all processes have ended.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether all have ended.
+const POLL: Duration = Duration::from_millis(5);
 
 /// What to run. It holds secrets, so it travels through a file in memory and never as arguments.
 #[derive(Serialize, Deserialize)]
@@ -114,7 +117,8 @@ async fn run(order: Order) -> Result<()> {
         tokio::spawn(copy(child.stderr.take(), Arc::clone(&log))),
     ];
     let (status, stopped) = watch(&mut child, &mut signals, &log, &order).await;
-    kill_adopted();
+    // What a control group did not catch.
+    signal_below(nix::sys::signal::Signal::SIGKILL);
     for output in outputs {
         // Nothing that could still print is left; a pipe that stays open is not worth waiting for.
         let _ = timeout(DRAIN, output).await;
@@ -188,9 +192,20 @@ async fn watch(
     }
     log.platform("Stopping all processes with SIGTERM");
     child.terminate();
+    // Without a control group those who left the program's family are found as ours.
+    let groupless = child.group().is_some_and(Group::is_void);
+    if groupless {
+        signal_below(nix::sys::signal::Signal::SIGTERM);
+    }
     let grace = order.grace;
+    let everything = async {
+        child.ended().await;
+        while groupless && !below().is_empty() {
+            sleep(POLL).await;
+        }
+    };
     let in_time = tokio::select! {
-        () = child.ended() => true,
+        () = everything => true,
         () = sleep(grace) => false,
         _ = signals.quit.recv() => true,
     };
@@ -227,12 +242,18 @@ fn reap(program: u32) {
     }
 }
 
-/// Kills what is left below the shim where no control group did: as a subreaper it is the parent of every orphan.
-fn kill_adopted() {
+/// The processes below the shim: as a subreaper it is the parent of every orphan.
+fn below() -> BTreeSet<u32> {
     let me = std::process::id();
-    for pid in procfs::family(me).into_iter().filter(|pid| *pid != me) {
+    let mut family = procfs::family(me);
+    family.remove(&me);
+    family
+}
+
+fn signal_below(signal: nix::sys::signal::Signal) {
+    for pid in below() {
         // It may have ended meanwhile.
-        let _ = nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), signal);
     }
 }
 

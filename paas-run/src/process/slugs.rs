@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, lchown};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +12,8 @@ use paas_core::{AppId, AppName, Artifact, ArtifactKind, Blobs, Digest, Error, Re
 use paas_sandbox::User;
 use tokio::sync::OnceCell;
 use tokio_util::io::SyncIoBridge;
+
+use super::tree;
 
 /// Not the name of an app.
 const TRASH: &str = ".trash";
@@ -79,13 +81,14 @@ impl Slugs {
             let unpacked = archive::unpack(archive, &aside, Limits::new(bytes, entries).with_links_out());
             let done = unpacked.and_then(|()| {
                 if let Some(user) = user {
-                    give(&aside, user).map_err(|e| Error::from_io("can't give a slug to its user", e))?;
+                    tree::give(&aside, user)
+                        .map_err(|e| Error::from_io("can't give a slug to its user", e))?;
                 }
                 fs::rename(&aside, &folder).map_err(|e| Error::from_io("can't keep a slug", e))
             });
             if done.is_err() {
                 // The first error says more.
-                let _ = fs::remove_dir_all(&aside);
+                let _ = tree::remove(&aside);
             }
             done
         })
@@ -123,23 +126,7 @@ impl Slugs {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::from_io(format!("can't remove {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Gives a tree to a user, links themselves and not what they point to.
-pub(super) fn give(path: &Path, user: User) -> io::Result<()> {
-    lchown(path, Some(user.uid), Some(user.gid))?;
-    if fs::symlink_metadata(path)?.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path(), user)?;
-        }
-    }
-    Ok(())
+    tree::remove(path).map_err(|e| Error::from_io(format!("can't remove {}", path.display()), e))
 }
 
 /// Runs blocking work apart from the async threads.

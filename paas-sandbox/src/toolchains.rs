@@ -1,23 +1,31 @@
-//! The machine's languages, as a build finds them: those of the system are there anyway; those in a closed home
+//! The machine's languages, as builds and apps find them: those of the system are there anyway; those in a closed home
 //! folder are shown read-only.
 
 use std::path::{Path, PathBuf};
 
-use paas_sandbox::Profile;
+use crate::Profile;
 
-/// What is always on a build's PATH, as on Heroku.
+/// What is always on the PATH, as on Heroku.
 const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Folders to show, and the PATH that leads to their programs.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Toolchains {
-    pub(super) folders: Vec<PathBuf>,
-    pub(super) path: String,
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Toolchains {
+    /// What to show read-only, as [`Profile::read_only`] does.
+    pub folders: Vec<PathBuf>,
+    /// The PATH: the system's folders, then those of homes.
+    pub path: String,
 }
 
 impl Toolchains {
+    /// Those on the platform's own PATH.
+    pub fn here() -> Self {
+        Self::on(&std::env::var("PATH").unwrap_or_default())
+    }
+
     /// Those on this PATH that lie in a home folder.
-    pub(super) fn on(path: &str) -> Self {
+    pub fn on(path: &str) -> Self {
         let mut found = Self { folders: Vec::new(), path: SYSTEM.to_owned() };
         for dir in path.split(':').map(Path::new).filter(|dir| dir.is_absolute() && dir.is_dir()) {
             let system = Profile::SYSTEM.iter().any(|system| dir.starts_with(system));
@@ -33,7 +41,7 @@ impl Toolchains {
     }
 
     /// Size and time of the programs that apps are built with: another version gives another artifact.
-    pub(super) fn identity(&self) -> Vec<String> {
+    pub fn identity(&self) -> Vec<String> {
         use std::os::unix::fs::MetadataExt;
         let names = ["bash", "node", "npm", "python3", "ruby", "go", "cargo"];
         let found =
