@@ -396,7 +396,9 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// - At most once per key: a call with a key that ran already returns the recorded end; one that is running is
     ///   waited for; one whose end can't be learnt any more is `release_phase_failed`, never run again.
     /// - Its output is in the app's log, and its last lines in the result.
-    /// - `ctx.cancel` and `spec.timeout` end it as [`Runtime::ensure`] ends instances.
+    /// - `ctx.cancel` and `spec.timeout` end it as [`Runtime::ensure`] ends instances. On
+    ///   [`CancelReason::Shutdown`](crate::CancelReason) and `LeaseLost` it goes on: whoever calls next with this key
+    ///   waits for it.
     ///
     /// # Errors
     /// `unsupported` where [`RuntimeCapabilities::run_once`] is false; `timeout`; `cancelled`.

@@ -144,7 +144,7 @@ impl Confined {
                 program: self.program.clone(),
                 grace: self.grace,
                 out_of_memory: false,
-                running: Some(Running { child, group }),
+                running: Some(Running { pid: child.id().unwrap_or_default(), child, group }),
                 order,
             }),
             Err(e) => {
@@ -323,6 +323,7 @@ impl Drop for Child {
 
 #[derive(Debug)]
 struct Running {
+    pid: u32,
     child: tokio::process::Child,
     group: Group,
 }
@@ -365,8 +366,8 @@ impl Running {
 
     fn members(&self) -> Vec<u32> {
         if self.group.is_void() {
-            // Its session is found also when the program itself is gone.
-            self.child.id().map_or_else(Vec::new, |pid| procfs::family(pid).into_iter().collect())
+            // Its session is found also when the program itself is gone: the number stays taken while others use it.
+            procfs::family(self.pid).into_iter().collect()
         } else {
             self.group.processes()
         }
@@ -374,13 +375,12 @@ impl Running {
 
     fn signal(&self, signal: Signal) {
         self.group.signal(signal);
-        let Some(pid) = self.child.id() else { return };
         if self.group.is_void() {
-            for pid in procfs::family(pid) {
+            for pid in self.members() {
                 // It may have ended meanwhile.
                 let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
             }
-        } else {
+        } else if let Some(pid) = self.child.id() {
             // It may not have joined its group yet, nor have a session.
             let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
             let _ = killpg(Pid::from_raw(pid.cast_signed()), signal);

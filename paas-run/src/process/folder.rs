@@ -28,6 +28,9 @@ use serde::{Deserialize, Serialize};
 use super::tree;
 use crate::supervisor::{End, Label, Up};
 
+/// How folders are called that are being removed.
+pub(super) const REMOVED: &str = ".removed.";
+
 /// What is kept before the shim is started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -111,6 +114,11 @@ impl Folder {
         }
     }
 
+    /// Whether no shim lives here.
+    pub(super) fn is_free(&self) -> Result<bool> {
+        self.try_lock().map(|lock| lock.is_some())
+    }
+
     /// Takes the lock, waiting for it.
     pub(super) fn lock(&self) -> Result<Lock> {
         self.open_lock(FlockOperation::LockExclusive).map_err(|e| self.failed(e))
@@ -123,9 +131,16 @@ impl Folder {
         Ok(Lock(file))
     }
 
-    /// Removes it with all that the program wrote.
+    /// Removes it with all that the program wrote. It is out of sight in one step, so that whoever looks at it sees
+    /// all of it or nothing.
     pub(super) fn remove(&self) -> Result<()> {
-        tree::remove(&self.path).map_err(|e| self.failed(e))
+        let aside = self.path.with_file_name(format!("{REMOVED}{}", uuid::Uuid::new_v4()));
+        match fs::rename(&self.path, &aside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(self.failed(e)),
+            Ok(()) => {}
+        }
+        tree::remove(&aside).map_err(|e| self.failed(e))
     }
 
     /// Removes what the program wrote, and keeps how it ended.

@@ -25,7 +25,7 @@ use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 
 use super::ProcessConfig;
-use super::folder::{Folder, Record, Running, read_file, write_file};
+use super::folder::{Folder, REMOVED, Record, Running, read_file, write_file};
 use super::ports::{self, Ports};
 use super::shim::{self, Order};
 use super::slugs::{Slugs, blocking};
@@ -140,9 +140,14 @@ impl ProcessLauncher {
         let all = self.data.join("launches");
         let read =
             fs::read_dir(&all).map_err(|e| Error::from_io(format!("can't read {}", all.display()), e))?;
-        let ids = read.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<LaunchId>().ok());
         let oldest = self.clock.now() - chrono::Duration::days(REMEMBER_DAYS);
-        for id in ids {
+        for entry in read.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(REMOVED) {
+                let removed = tree::remove(&entry.path());
+                removed.map_err(|e| Error::from_io(format!("can't remove {}", entry.path().display()), e))?;
+            }
+            let Ok(id) = name.parse::<LaunchId>() else { continue };
             let folder = self.folder(id);
             let record = folder.record().unwrap_or_else(|e| {
                 // Cut short together with the machine, so nothing runs.
@@ -150,8 +155,9 @@ impl ProcessLauncher {
                 None
             });
             match record {
-                Some(record) if record.label.once.is_some() && record.started_at < oldest => {
-                    self.settle(&folder)?;
+                Some(record)
+                    if record.label.once.is_some() && record.started_at < oldest && folder.is_free()? =>
+                {
                     folder.remove()?;
                 }
                 Some(record) => drop(self.known().insert(id, record)),
@@ -320,7 +326,7 @@ impl ProcessLauncher {
             if let Some(running) = folder.running()? {
                 return Ok(running.shim.alive().then_some(running));
             }
-            if folder.try_lock()?.is_some() {
+            if folder.is_free()? {
                 return Ok(None);
             }
             sleep(POLL).await;

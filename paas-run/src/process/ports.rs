@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,9 +50,10 @@ pub(super) fn listening(processes: &[u32], port: u16) -> Option<SocketAddr> {
     let first = processes.first()?;
     let mut sockets: Vec<(IpAddr, u64)> = Vec::new();
     for table in ["tcp", "tcp6"] {
-        if let Ok(text) = fs::read_to_string(format!("/proc/{first}/net/{table}")) {
-            sockets.extend(text.lines().skip(1).filter_map(|line| listener(line, port)));
-        }
+        let Ok(file) = fs::File::open(format!("/proc/{first}/net/{table}")) else { continue };
+        // Listeners come first, and the kernel writes the rest only if it is read.
+        let lines = BufReader::new(file).lines().skip(1).map_while(|line| line.ok().filter(|l| listens(l)));
+        sockets.extend(lines.filter_map(|line| listener(&line, port)));
     }
     if sockets.is_empty() {
         return None;
@@ -61,16 +63,18 @@ pub(super) fn listening(processes: &[u32], port: u16) -> Option<SocketAddr> {
     Some(SocketAddr::new(reachable(ip), port))
 }
 
-/// The address and inode of a line of `/proc/net/tcp` if it listens on this port.
-fn listener(line: &str, port: u16) -> Option<(IpAddr, u64)> {
+/// Whether a line of `/proc/net/tcp` is a listener's.
+fn listens(line: &str) -> bool {
     const LISTEN: &str = "0A";
+    line.split_ascii_whitespace().nth(3) == Some(LISTEN)
+}
+
+/// The address and inode of a listener's line if it is on this port.
+fn listener(line: &str, port: u16) -> Option<(IpAddr, u64)> {
     let mut fields = line.split_ascii_whitespace();
     let (ip, local_port) = fields.nth(1)?.split_once(':')?;
-    let listens = fields.nth(1)? == LISTEN && u16::from_str_radix(local_port, 16).ok()? == port;
-    if !listens {
-        return None;
-    }
-    Some((address(ip)?, fields.nth(5)?.parse().ok()?))
+    let inode = fields.nth(7)?.parse().ok()?;
+    (u16::from_str_radix(local_port, 16).ok()? == port).then_some((address(ip)?, inode))
 }
 
 /// The kernel prints addresses as words in the machine's own byte order.

@@ -19,14 +19,14 @@ impl<L: Launcher> Supervisor<L> {
         let found = self.launch_once(ctx, id, spec).await?;
         let redactor = Redactor::knowing(&spec.process.env);
         if let Some(end) = found.end {
-            return ended(end, &redactor);
+            return self.ended(id, end, &redactor).await;
         }
         let age = (self.shared.clock.now() - found.process.started_at).to_std().unwrap_or_default();
         let left = spec.timeout.saturating_sub(age);
         let cancelled = tokio::select! {
             biased;
             waited = timeout(left, launcher.wait(id)) => match waited {
-                Ok(end) => return ended(end?, &redactor),
+                Ok(end) => return self.ended(id, end?, &redactor).await,
                 Err(_) => None,
             },
             reason = ctx.cancel.cancelled() => Some(reason),
@@ -88,18 +88,20 @@ impl<L: Launcher> Supervisor<L> {
         self.shared.launcher.wait(id).await?;
         self.shared.launcher.forget(id).await
     }
-}
 
-fn ended(end: End, redactor: &Redactor) -> Result<Exit> {
-    let Some(mut exit) = end.exit else {
-        let why = end.reason.unwrap_or_else(|| "the machine or its helper process was stopped".into());
-        return Err(Error::new(
-            ErrorCode::ReleasePhaseFailed,
-            format!(
-                "the command was started, but how it ended is not known ({why}); it is not run again: deploy again"
-            ),
-        ));
-    };
-    exit.output = exit.output.iter().map(|line| redactor.redact(line)).collect();
-    Ok(exit)
+    /// What the command left behind is removed, and its end is kept.
+    async fn ended(&self, id: LaunchId, end: End, redactor: &Redactor) -> Result<Exit> {
+        self.shared.launcher.forget(id).await?;
+        let Some(mut exit) = end.exit else {
+            let why = end.reason.unwrap_or_else(|| "the machine or its helper process was stopped".into());
+            return Err(Error::new(
+                ErrorCode::ReleasePhaseFailed,
+                format!(
+                    "the command was started, but how it ended is not known ({why}); it is not run again: deploy again"
+                ),
+            ));
+        };
+        exit.output = exit.output.iter().map(|line| redactor.redact(line)).collect();
+        Ok(exit)
+    }
 }

@@ -91,12 +91,25 @@ impl<L: Launcher> Life<L> {
         tokio::select! {
             biased;
             // The supervisor is gone: the processes go on, and the next one adopts them.
-            () = closed.cancelled() => return,
-            () = self.live(begin) => {}
+            () = closed.cancelled() => return self.give_up_first(),
+            () = self.live(begin) => self.give_up_first(),
         }
         self.shared.board.remove(&self.slot.place);
         self.shared.release(&self.slot);
         self.slot.gone.cancel();
+    }
+
+    /// Nobody waits for a first launch that doesn't come any more.
+    fn give_up_first(&self) {
+        self.slot.first.send_if_modified(|first| {
+            let pending = matches!(first, First::Pending);
+            if pending {
+                let name = &self.slot.place.name;
+                let why = format!("{name} was told to stop before it was started");
+                *first = First::Failed(Arc::new(Error::new(ErrorCode::Cancelled, why)));
+            }
+            pending
+        });
     }
 
     async fn live(&mut self, begin: Begin) {
@@ -212,7 +225,12 @@ impl<L: Launcher> Life<L> {
         let Found { label, process, up, end } = found;
         let (shared, id) = (&self.shared, process.id);
         if let Some(end) = end {
-            return Outcome::Ended { end, up: self.age(&process) };
+            let up = if up.is_some() {
+                (end.at - process.started_at).to_std().unwrap_or_default()
+            } else {
+                Duration::ZERO
+            };
+            return Outcome::Ended { end, up };
         }
         let ended = self.wait(id);
         tokio::pin!(ended);
