@@ -24,6 +24,7 @@ pub mod app_json;
 mod buildpack;
 mod file;
 pub mod procfile;
+#[cfg(any(feature = "directory", feature = "git", feature = "tarball"))]
 mod source;
 
 #[cfg(feature = "buildpack")]

@@ -399,3 +399,18 @@ async fn what_detection_found_is_what_is_built() {
     assert_eq!(artifact.description, "Procfile");
     assert!(artifact.metadata["buildpack.1"].starts_with("procfile@"));
 }
+
+#[tokio::test]
+async fn a_toolchain_in_a_closed_home_builds_and_the_second_build_finds_what_the_first_kept() {
+    if !have("cargo") {
+        return;
+    }
+    let world = World::new().await;
+    let app = world.app(&[]);
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rust/.");
+    assert!(Command::new("cp").arg("-a").arg(fixture).arg(&app.tree).status().unwrap().success());
+    let cold = app.build().await.unwrap();
+    let warm = app.build().await.unwrap();
+    assert_eq!(cold.digest, warm.digest);
+    assert_eq!(warm.description, "Rust");
+}

@@ -125,3 +125,45 @@ fn is_opaque(dir: &Path) -> io::Result<bool> {
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_layers_a_build_gets_a_copy_that_replaces_the_kept_folder_when_it_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let caches = Caches::new(dir.path().join("cache"), false);
+        let app = AppId::new();
+        let open = |name: &str| {
+            let work = dir.path().join(name);
+            fs::create_dir(&work).unwrap();
+            caches.open(app, &work, None).unwrap()
+        };
+        let first = open("first");
+        fs::write(first.seen.join("a"), "1").unwrap();
+        first.keep().unwrap();
+        let failed = open("failed");
+        fs::write(failed.seen.join("a"), "2").unwrap();
+        fs::write(failed.seen.join("b"), "").unwrap();
+        let next = open("next");
+        assert_eq!(fs::read_to_string(next.seen.join("a")).unwrap(), "1");
+        assert!(!next.seen.join("b").exists());
+    }
+
+    #[test]
+    fn a_cache_that_was_being_kept_when_the_engine_was_killed_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let caches = Caches::new(dir.path().join("cache"), false);
+        let app = AppId::new();
+        let home = dir.path().join("cache").join(app.to_string());
+        fs::create_dir_all(home.join("kept")).unwrap();
+        fs::write(home.join("kept/half"), "").unwrap();
+        fs::write(home.join("keeping"), "").unwrap();
+        let cache = caches.open(app, dir.path(), None).unwrap();
+        assert!(!cache.seen.join("half").exists());
+        caches.forget(app).unwrap();
+        caches.forget(app).unwrap();
+        assert!(!home.exists());
+    }
+}

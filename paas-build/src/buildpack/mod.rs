@@ -54,8 +54,8 @@ pub struct BuildpackBuilder {
     packs: Packs,
     caches: Caches,
     toolchains: Toolchains,
-    /// A user builds one thing at a time.
-    users: Mutex<HashMap<Option<u32>, Arc<tokio::sync::Mutex<()>>>>,
+    /// A user, and so an app, builds one thing at a time.
+    turns: Mutex<HashMap<u128, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl BuildpackBuilder {
@@ -95,7 +95,7 @@ impl BuildpackBuilder {
             toolchains: Toolchains::here(),
             abilities,
             config,
-            users: Mutex::default(),
+            turns: Mutex::default(),
         })
     }
 
@@ -107,12 +107,12 @@ impl BuildpackBuilder {
         self.abilities.users.then(|| User::new(self.config.users.start + offset))
     }
 
-    async fn turn(&self, user: Option<User>) -> tokio::sync::OwnedMutexGuard<()> {
+    async fn turn(&self, app: AppId, user: Option<User>) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
-            let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-            users.retain(|_, turn| Arc::strong_count(turn) > 1);
-            // Without users of their own builds share one, but no file: they need not wait for each other.
-            user.map_or_else(Arc::default, |user| Arc::clone(users.entry(Some(user.uid)).or_default()))
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            let key = user.map_or_else(|| app.uuid().as_u128(), |user| u128::from(user.uid));
+            Arc::clone(turns.entry(key).or_default())
         };
         turn.lock_owned().await
     }
@@ -307,13 +307,13 @@ impl Builder for BuildpackBuilder {
 
     async fn build(&self, ctx: &Context, request: &BuildRequest) -> Result<Artifact> {
         let user = self.user(request.app_id);
-        let _turn = ctx.cancel.guard(self.turn(user)).await?;
+        let _turn = ctx.cancel.guard(self.turn(request.app_id, user)).await?;
         self.compile(ctx, request, user).await
     }
 
     async fn forget(&self, ctx: &Context, app: AppId) -> Result<()> {
         let user = self.user(app);
-        let _turn = ctx.cancel.guard(self.turn(user)).await?;
+        let _turn = ctx.cancel.guard(self.turn(app, user)).await?;
         let caches = self.caches.clone();
         blocking(move || {
             caches.forget(app).map_err(|e| Error::from_io("can't remove the app's build cache", e))
