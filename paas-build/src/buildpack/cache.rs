@@ -160,7 +160,9 @@ mod tests {
         fs::create_dir_all(home.join("kept")).unwrap();
         fs::write(home.join("kept/half"), "").unwrap();
         fs::write(home.join("keeping"), "").unwrap();
-        let cache = caches.open(app, dir.path(), None).unwrap();
+        let work = dir.path().join("work");
+        fs::create_dir(&work).unwrap();
+        let cache = caches.open(app, &work, None).unwrap();
         assert!(!cache.seen.join("half").exists());
         caches.forget(app).unwrap();
         caches.forget(app).unwrap();
