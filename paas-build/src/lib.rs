@@ -16,6 +16,9 @@
 //! | [`Source`](paas_core::Source) | [`GitSource`]: a commit of a repository | `git` |
 //! | [`Builder`](paas_core::Builder) | [`BuildpackBuilder`]: Heroku's classic buildpack API | `buildpack` |
 //!
+//! [`GitReceive`] receives `git push` and runs the deploy inside it: the push is accepted if and only if its release
+//! went live.
+//!
 //! Code and buildpacks are hostile: they run as a user of their own in a sandbox, see neither the platform's files nor another
 //! app's, and nothing they name is followed out of their folder.
 
@@ -24,14 +27,26 @@ pub mod app_json;
 mod buildpack;
 mod file;
 pub mod procfile;
+#[cfg(feature = "git")]
+mod receive;
 #[cfg(any(feature = "directory", feature = "git", feature = "tarball"))]
 mod source;
 
 #[cfg(feature = "buildpack")]
 pub use buildpack::{BuildpackBuilder, BuildpackConfig};
+#[cfg(feature = "git")]
+pub use receive::{GitReceive, GitRepos, ReceiveBody, ReceiveOptions};
 #[cfg(feature = "directory")]
 pub use source::directory::DirectorySource;
 #[cfg(feature = "git")]
 pub use source::git::GitSource;
 #[cfg(feature = "tarball")]
 pub use source::tarball::TarballSource;
+
+/// Serves as git's hook if this process was started as one, and never returns then. Otherwise it does nothing.
+///
+/// Call it as the first line of `main`, beside the other crates' `init`.
+pub fn init() {
+    #[cfg(feature = "git")]
+    receive::hook::serve_if_called();
+}

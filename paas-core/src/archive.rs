@@ -4,6 +4,8 @@
 //! The format is `tar` in `zstd`: entries sorted by name, owner 0, modification time 0 or what the tree's
 //! owner asked for, modes reduced to 0755 and 0644.
 
+mod repack;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -11,8 +13,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use tar::EntryType;
+
 use crate::digest::Hasher;
 use crate::{Digest, Error, ErrorCode, Result};
+
+pub use repack::repack;
 
 /// What an archive may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,17 +85,10 @@ pub fn pack_within(
     limits: Limits,
 ) -> Result<Packed> {
     let failed = |e| Error::from_io(format!("can't pack {}", dir.display()), e);
-    let file = fs::File::create_new(to).map_err(failed)?;
-    let hashing = HashingWriter { file, hasher: Hasher::new(), size: 0 };
-    let mut encoder = zstd::Encoder::new(hashing, 3).map_err(failed)?;
-    // The frame's header would otherwise depend on how it is written.
-    encoder.include_contentsize(false).map_err(failed)?;
-    let mut tar = tar::Builder::new(encoder);
-    tar.mode(tar::HeaderMode::Deterministic);
+    let tar = tar_to(to).map_err(failed)?;
     let mut packing = Packing { tar, root: dir, keep, used: Used::new(limits) };
     packing.folder(Path::new(""))?;
-    let written = packing.tar.into_inner().and_then(zstd::Encoder::finish).map_err(failed)?;
-    Ok(Packed { digest: written.hasher.finish(), size: written.size })
+    finish(packing.tar).map_err(failed)
 }
 
 struct HashingWriter {
@@ -142,31 +141,50 @@ impl<W: Write> Packing<'_, W> {
     }
 
     fn add(&mut self, path: &Path, meta: &fs::Metadata) -> io::Result<()> {
-        let mut header = tar::Header::new_gnu();
-        header.set_mtime(0);
-        header.set_uid(0);
-        header.set_gid(0);
         if meta.is_dir() {
-            header.set_entry_type(tar::EntryType::Directory);
-            header.set_mode(0o755);
-            header.set_size(0);
-            self.tar.append_data(&mut header, path, io::empty())
+            self.tar.append_data(&mut header(EntryType::Directory, 0o755, 0), path, io::empty())
         } else if meta.is_symlink() {
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_mode(0o777);
-            header.set_size(0);
-            self.tar.append_link(&mut header, path, fs::read_link(self.root.join(path))?)
+            let to = fs::read_link(self.root.join(path))?;
+            self.tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, to)
         } else if meta.is_file() {
-            header.set_entry_type(tar::EntryType::Regular);
-            header.set_mode(if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 });
-            header.set_size(meta.len());
+            let mode = plain_mode(meta.permissions().mode());
             // A file that grows meanwhile would break the archive.
             let file = fs::File::open(self.root.join(path))?.take(meta.len());
-            self.tar.append_data(&mut header, path, file)
+            self.tar.append_data(&mut header(EntryType::Regular, mode, meta.len()), path, file)
         } else {
             Ok(())
         }
     }
+}
+
+fn plain_mode(mode: u32) -> u32 {
+    if mode & 0o111 == 0 { 0o644 } else { 0o755 }
+}
+
+fn header(kind: EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header
+}
+
+fn tar_to(to: &Path) -> io::Result<tar::Builder<zstd::Encoder<'static, HashingWriter>>> {
+    let file = fs::File::create_new(to)?;
+    let mut encoder = zstd::Encoder::new(HashingWriter { file, hasher: Hasher::new(), size: 0 }, 3)?;
+    // The frame's header would otherwise depend on how it is written.
+    encoder.include_contentsize(false)?;
+    let mut tar = tar::Builder::new(encoder);
+    tar.mode(tar::HeaderMode::Deterministic);
+    Ok(tar)
+}
+
+fn finish(tar: tar::Builder<zstd::Encoder<'static, HashingWriter>>) -> io::Result<Packed> {
+    let written = tar.into_inner().and_then(zstd::Encoder::finish)?;
+    Ok(Packed { digest: written.hasher.finish(), size: written.size })
 }
 
 /// Counts against [`Limits`].
@@ -264,7 +282,7 @@ pub fn unpack_tar(stream: impl Read, into: &Path, limits: Limits) -> Result<()> 
                 fs::create_dir_all(parent).map_err(broken)?;
                 parent.clone_into(&mut made);
             }
-            let mode = if entry.header().mode().unwrap_or(0o644) & 0o111 == 0 { 0o644 } else { 0o755 };
+            let mode = plain_mode(entry.header().mode().unwrap_or(0o644));
             write_file(&mut entry, &target, mode).map_err(broken)?;
         } else if kind.is_symlink() || kind.is_hard_link() {
             let to = match long.link {
@@ -322,8 +340,8 @@ impl LongNames {
             return Ok(true);
         }
         let limit = match kind {
-            tar::EntryType::GNULongName | tar::EntryType::GNULongLink => Self::PATH_MAX + 1,
-            tar::EntryType::XHeader => Self::RECORDS_MAX,
+            EntryType::GNULongName | EntryType::GNULongLink => Self::PATH_MAX + 1,
+            EntryType::XHeader => Self::RECORDS_MAX,
             _ => return Ok(false),
         };
         if entry.size() > limit {
@@ -331,7 +349,7 @@ impl LongNames {
         }
         let mut content = Vec::new();
         entry.read_to_end(&mut content).map_err(broken)?;
-        if kind == tar::EntryType::XHeader {
+        if kind == EntryType::XHeader {
             for record in tar::PaxExtensions::new(&content) {
                 let record = record.map_err(broken)?;
                 match record.key_bytes() {
@@ -344,7 +362,7 @@ impl LongNames {
             return Ok(true);
         }
         let name = content.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-        *(if kind == tar::EntryType::GNULongName { &mut self.path } else { &mut self.link }) = Some(name);
+        *(if kind == EntryType::GNULongName { &mut self.path } else { &mut self.link }) = Some(name);
         Ok(true)
     }
 }

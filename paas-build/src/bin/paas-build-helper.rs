@@ -2,6 +2,7 @@
 
 fn main() {
     paas_sandbox::init();
+    paas_build::init();
     eprintln!("paas-build-helper is started by the platform, not by people");
     std::process::exit(2);
 }

@@ -35,6 +35,8 @@ impl Turn {
             loop {
                 tokio::select! {
                     () = ended.cancelled() => break,
+                    // Its workflow is given back as well, and undone unless users see it already.
+                    _ = inner.shutdown.cancelled() => break,
                     () = tokio::time::sleep(inner.options.lease / 3) => {}
                 }
                 if let Err(error) = prolong(&inner, id, &lease).await {
@@ -53,6 +55,25 @@ impl Turn {
     /// Its id.
     pub fn id(&self) -> TurnId {
         self.id
+    }
+
+    /// Waits until nobody else keeps the subject's turn, and keeps it from now on, without a workflow.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub async fn keep(&self) -> Result<()> {
+        let (lease, owner) = (turn_lease(&self.subject.to_string()), self.id.to_string());
+        let mut changes = self.inner.store.changes();
+        loop {
+            changes.mark_unchanged();
+            if self.inner.store.lease(&lease, &owner, self.inner.options.lease).await? {
+                return Ok(());
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(self.inner.options.poll) => {}
+            }
+        }
     }
 
     /// Ends it, and returns once others may go on.
