@@ -1,5 +1,35 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+//!
+//! # In this crate
+//!
+//! The nouns, the five traits and the engine of [`paas_core`] are re-exported here; the implementations
+//! stand in [`build`], [`run`] and [`addons`]. The facade has no logic of its own.
 
-#[cfg(doctest)]
-#[doc = include_str!("../docs/providers.md")]
-mod provider_guide {}
+pub use paas_core::*;
+
+/// Everything before an artifact exists: sources, git receive, builders.
+pub mod build {
+    pub use paas_build::*;
+}
+
+/// Everything after it: runtimes, the supervisor, the reverse proxy, logs.
+pub mod run {
+    pub use paas_run::*;
+}
+
+/// Add-on providers.
+pub mod addons {
+    pub use paas_addons::*;
+}
+
+/// How hostile commands are kept apart.
+pub mod sandbox {
+    pub use paas_sandbox::*;
+}
+
+/// The first line of `main`: this binary is started again as the helper of instances, builds and git hooks, and this is
+/// where such a start does its work and ends. Anywhere else it only remembers that it was called.
+pub fn init() {
+    paas_build::init();
+    paas_run::init();
+}

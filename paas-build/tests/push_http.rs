@@ -21,7 +21,7 @@ async fn ask(platform: &Platform, request: Request<&'static str>) -> (StatusCode
     let status = answer.status();
     let body = answer.into_body().collect().await;
     // git ends in the middle of what makes no sense, and so does the answer.
-    let body = body.map_or_else(|_| "broken off".into(), |body| body.to_bytes());
+    let body = body.map_or_else(|_| "broken off".into(), http_body_util::Collected::to_bytes);
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 

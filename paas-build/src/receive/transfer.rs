@@ -164,7 +164,7 @@ impl Transfer {
         // A client that still sends doesn't read yet; what it sends is thrown away.
         match feeding.await {
             Err(error) if !error.is_cancelled() => {
-                tracing::error!(error = %error, "reading a request failed")
+                tracing::error!(error = %error, "reading a request failed");
             }
             _ => {}
         }

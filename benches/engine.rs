@@ -1,0 +1,215 @@
+//! What the engine itself costs: deploys per second and cost per deploy with providers that do nothing, at 10, 1,000
+//! and 10,000 apps, on the memory and `SQLite` stores; and how long an engine takes to start with so many apps.
+//!
+//! Run: `cargo bench --bench engine [-- APPS…]`
+//!
+//! The limit on `SQLite` is one fsync a transaction, shared by all that wait for one.
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use paas::store::{MemoryStore, SqliteStore};
+use paas::vault::MasterKey;
+use paas::{
+    AppId, AppName, AppRoutes, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId,
+    Context, DeployOrder, Detection, Digest, DirBlobs, DrainRequest, Engine, EngineOptions, Instance,
+    InstanceState, Principal, ProcessSpec, ProcessType, ProviderName, ReleaseId, Result, Revision, Router,
+    RouterCapabilities, Runtime, RuntimeCapabilities, RuntimeEvent, SourceRef, Store, SystemClock, Vault,
+};
+
+/// Entries in a map.
+#[derive(Debug, Default)]
+struct Nothing(Mutex<HashMap<AppName, Vec<Instance>>>);
+
+#[async_trait]
+impl Runtime for Nothing {
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities::none()
+    }
+
+    async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
+        let mut all = self.0.lock().unwrap();
+        let ours = all.entry(spec.app.clone()).or_default();
+        if !ours.iter().any(|i| i.release == spec.release) {
+            let mut instance = Instance::starting(spec, 1, ctx.clock.now());
+            instance.state = InstanceState::Up;
+            instance.address = Some(([127, 0, 0, 1], 9).into());
+            ours.push(instance);
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, app: &AppName) -> Result<Vec<Instance>> {
+        Ok(self.0.lock().unwrap().get(app).cloned().unwrap_or_default())
+    }
+
+    async fn apps(&self) -> Result<Vec<AppName>> {
+        Ok(Vec::new())
+    }
+
+    fn watch(&self) -> BoxStream<'static, RuntimeEvent> {
+        stream::pending().boxed()
+    }
+
+    async fn retire(&self, _: &Context, app: &AppName, release: ReleaseId) -> Result<()> {
+        self.0.lock().unwrap().entry(app.clone()).or_default().retain(|i| i.release != release);
+        Ok(())
+    }
+
+    async fn forget(&self, _: &Context, _: &AppName) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Router for Nothing {
+    fn capabilities(&self) -> RouterCapabilities {
+        RouterCapabilities::default()
+    }
+
+    async fn apply(&self, _: &Context, _: &AppRoutes) -> Result<()> {
+        Ok(())
+    }
+
+    async fn observe(&self, _: &AppName) -> Result<Option<AppRoutes>> {
+        Ok(None)
+    }
+
+    async fn drain(&self, _: &Context, _: &DrainRequest) -> Result<u64> {
+        Ok(0)
+    }
+}
+
+#[async_trait]
+impl Builder for Nothing {
+    fn id(&self) -> BuilderId {
+        BuilderId::new(ProviderName::new("nothing").unwrap(), "1")
+    }
+
+    fn capabilities(&self) -> BuilderCapabilities {
+        BuilderCapabilities::full()
+    }
+
+    async fn detect(&self, _: &Context, _: &BuildRequest) -> Result<Detection> {
+        Ok(Detection::Yes("nothing".into()))
+    }
+
+    async fn build(&self, ctx: &Context, request: &BuildRequest) -> Result<Artifact> {
+        let name = ProviderName::new("nothing").unwrap();
+        let digest = request.checkout.digest;
+        let mut artifact = Artifact::new(ArtifactKind::Image, digest, 0, name, ctx.clock.now());
+        artifact.processes.declare(ProcessType::web(), "serve");
+        Ok(artifact)
+    }
+
+    async fn forget(&self, _: &Context, _: AppId) -> Result<()> {
+        Ok(())
+    }
+}
+
+async fn engine(store: Arc<dyn Store>, dir: &Path) -> (Engine, SourceRef) {
+    let nothing = Arc::new(Nothing::default());
+    let blobs = Arc::new(DirBlobs::open(dir.join("blobs")).unwrap());
+    let mut options = EngineOptions::default();
+    options.work_dir = dir.join("work");
+    let engine = Engine::builder(store, nothing.clone(), nothing.clone())
+        .with_options(options)
+        .with_vault(Vault::new(MasterKey::from_bytes(&[7; 32]).unwrap()))
+        .with_blobs(blobs)
+        .with_builder(nothing)
+        .build()
+        .unwrap();
+    let (tree, archive) = (dir.join("tree"), dir.join("tree.tar.zst"));
+    if !archive.exists() {
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::write(tree.join("Procfile"), "web: serve\n").unwrap();
+        paas::archive::pack(&tree, &archive, &|_, _| true).unwrap();
+    }
+    let digest = Digest::of(std::fs::read(&archive).unwrap());
+    engine.blobs().put(digest, &archive).await.unwrap();
+    (engine, SourceRef::archived(digest, Revision::default()))
+}
+
+fn name(number: usize) -> AppName {
+    AppName::new(format!("app-{number}")).unwrap()
+}
+
+/// Runs `work` on all numbers below `count`, so many at once, and tells how long all took.
+async fn timed<F>(count: usize, at_once: usize, work: impl Fn(usize) -> F) -> Duration
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let began = tokio::time::Instant::now();
+    let tasks = stream::iter(0..count).map(|n| tokio::spawn(work(n))).buffer_unordered(at_once);
+    tasks.for_each(|done| async move { done.unwrap() }).await;
+    began.elapsed()
+}
+
+async fn measure(kind: &str, apps: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SystemClock::new());
+    let file = dir.path().join("paas.db");
+    let open = || -> Arc<dyn Store> {
+        match kind {
+            "sqlite" => Arc::new(SqliteStore::open(&file, clock.clone()).unwrap()),
+            _ => Arc::new(MemoryStore::new(clock.clone())),
+        }
+    };
+    let by = Principal::platform();
+    let store = open();
+    let (first, source) = engine(store.clone(), dir.path()).await;
+    first.start().await.unwrap();
+    timed(apps, 64, |n| {
+        let (engine, by) = (first.clone(), by.clone());
+        async move { drop(engine.create_app(&name(n), &by).await.unwrap()) }
+    })
+    .await;
+    let deploy = |n: usize| {
+        let (engine, source, by) = (first.clone(), source.clone(), by.clone());
+        async move {
+            let order = DeployOrder::new(source);
+            let handle = engine.deploy(&name(n * 7919 % apps), order, &by).await.unwrap();
+            drop(handle.ended().await.unwrap());
+        }
+    };
+    timed(20, 1, deploy).await;
+    let (one, many) = (100, 400);
+    let alone = timed(one, 1, deploy).await;
+    let together = timed(many, 32, deploy).await;
+    first.shutdown().await;
+
+    let began = tokio::time::Instant::now();
+    let again = if kind == "sqlite" { open() } else { store };
+    let (second, _) = engine(again, dir.path()).await;
+    second.start().await.unwrap();
+    let started = began.elapsed();
+    let handle = second.deploy(&name(0), DeployOrder::new(source), &by).await.unwrap();
+    handle.ended().await.unwrap();
+    let ready = began.elapsed();
+    second.shutdown().await;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{kind:<7}{apps:>7} apps {:>8.2} ms/deploy alone {:>7.0} deploys/s of 32 at once {:>8.1} ms to start {:>8.1} ms to the first deploy's end",
+        ms(alone) / one as f64,
+        many as f64 / together.as_secs_f64(),
+        ms(started),
+        ms(ready),
+    );
+}
+
+#[tokio::main]
+async fn main() {
+    let asked: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let sizes = if asked.is_empty() { vec![10, 1_000, 10_000] } else { asked };
+    for kind in ["memory", "sqlite"] {
+        for apps in &sizes {
+            measure(kind, *apps).await;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The sample app, pushed the way that everybody pushes.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use base64::Engine as _;
+use paas::{AddonService, AppName, Error, ErrorCode, Result};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::platform::Platform;
+
+const FILES: [(&str, &str); 3] = [
+    ("Procfile", include_str!("../sample-app/Procfile")),
+    ("hello.pl", include_str!("../sample-app/hello.pl")),
+    ("page.html", include_str!("../sample-app/page.html")),
+];
+
+/// Deploys it, unless it is live already.
+pub(crate) async fn deploy(platform: &Platform) -> Result<()> {
+    let name = AppName::new("hello")?;
+    if platform.engine.app(&name).await.is_ok_and(|app| app.live.is_some()) {
+        return Ok(());
+    }
+    let dir = platform.folder.path.join("sample-app");
+    let failed = |e| Error::from_io("can't write the sample app", e);
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    for (file, text) in FILES {
+        std::fs::write(dir.join(file), text).map_err(failed)?;
+    }
+    let app_json = match database(platform).await {
+        None => r#"{ "name": "hello", "addons": ["postgresql"] }"#,
+        Some(why) => {
+            println!("-----> The sample app comes without a database: {why}");
+            r#"{ "name": "hello" }"#
+        }
+    };
+    std::fs::write(dir.join("app.json"), app_json).map_err(failed)?;
+    git(&dir, &["init", "--quiet", "--initial-branch=main"], platform).await?;
+    git(&dir, &["add", "--all"], platform).await?;
+    let author = ["-c", "user.name=paas", "-c", "user.email=paas@localhost"];
+    let commit = ["commit", "--quiet", "--allow-empty", "--message", "Say hello"];
+    git(&dir, &[&author[..], &commit].concat(), platform).await?;
+    println!("-----> Pushing the sample app: git push http://{}/hello.git main", platform.git);
+    git(&dir, &["push", &format!("http://{}/hello.git", platform.git), "HEAD:main"], platform).await
+}
+
+/// Why there is no database to be had.
+async fn database(platform: &Platform) -> Option<String> {
+    let postgres = AddonService::new("postgres").expect("a constant");
+    for provider in platform.engine.addon_providers() {
+        let catalog = provider.catalog().await;
+        if catalog.is_called(&postgres) {
+            return catalog.unavailable;
+        }
+    }
+    Some("there is no provider".into())
+}
+
+/// Runs git and shows what it says. The token travels in its environment, never in its arguments.
+async fn git(dir: &Path, args: &[&str], platform: &Platform) -> Result<()> {
+    let failed = |e| Error::from_io("can't run git", e);
+    let login = base64::engine::general_purpose::STANDARD.encode(format!("paas:{}", platform.token));
+    let mut child = Command::new("git")
+        .arg("-C")
+        .arg(dir)
+        .args(args)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "http.extraHeader")
+        .env("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {login}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    if let Some(stderr) = child.stderr.take() {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Some(line) = lines.next_line().await.map_err(failed)? {
+            println!("{}", line.trim_end());
+        }
+    }
+    let status = child.wait().await.map_err(failed)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorCode::BuildFailed, format!("git {} failed", args[0])))
+    }
+}

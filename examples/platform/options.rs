@@ -1,0 +1,59 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use paas::DomainName;
+
+/// What the command line says.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) data: PathBuf,
+    pub(crate) http: Option<SocketAddr>,
+    pub(crate) git: Option<SocketAddr>,
+    pub(crate) domain: DomainName,
+    pub(crate) demo: bool,
+    pub(crate) keep_apps: bool,
+}
+
+const USAGE: &str = "\
+Usage: platform [OPTIONS]
+
+  --data DIR      where everything is kept            [paas-data]
+  --http ADDR     where users' requests arrive        [127.0.0.1:5080, or a free port]
+  --git ADDR      where git pushes arrive             [127.0.0.1:5081, or a free port]
+  --domain NAME   apps answer to APP.NAME             [localhost]
+  --no-demo       deploy no sample app
+  --keep-apps     apps and databases go on after the end";
+
+impl Options {
+    /// Reads the command line.
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self {
+            data: PathBuf::from("paas-data"),
+            http: None,
+            git: None,
+            domain: DomainName::new("localhost").map_err(|e| e.to_string())?,
+            demo: true,
+            keep_apps: false,
+        };
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value\n\n{USAGE}"));
+            match arg.as_str() {
+                "--data" => options.data = value()?.into(),
+                "--http" => options.http = Some(address(&arg, &value()?)?),
+                "--git" => options.git = Some(address(&arg, &value()?)?),
+                "--domain" => options.domain = value()?.parse().map_err(|e| format!("{e}"))?,
+                "--no-demo" => options.demo = false,
+                "--keep-apps" => options.keep_apps = true,
+                _ => return Err(format!("there is no option {arg}\n\n{USAGE}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn address(option: &str, text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{option} {text}: expected an address and a port such as 127.0.0.1:5080"))
+}
