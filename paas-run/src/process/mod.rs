@@ -12,10 +12,13 @@
 //! it ends, as on Heroku.
 
 mod folder;
+mod found;
+mod home;
 mod launcher;
 mod ports;
 mod shim;
 mod slugs;
+mod start;
 mod tree;
 mod users;
 

@@ -116,9 +116,12 @@ async fn run(order: Order) -> Result<()> {
         tokio::spawn(copy(child.stdout.take(), Arc::clone(&log))),
         tokio::spawn(copy(child.stderr.take(), Arc::clone(&log))),
     ];
+    // Without a control group those who left the program's family are found as ours.
+    let groupless = child.group().is_some_and(Group::is_void);
     let (status, stopped) = watch(&mut child, &mut signals, &log, &order).await;
-    // What a control group did not catch.
-    signal_below(nix::sys::signal::Signal::SIGKILL);
+    if groupless {
+        signal_below(nix::sys::signal::Signal::SIGKILL);
+    }
     for output in outputs {
         // Nothing that could still print is left; a pipe that stays open is not worth waiting for.
         let _ = timeout(DRAIN, output).await;
@@ -192,7 +195,6 @@ async fn watch(
     }
     log.platform("Stopping all processes with SIGTERM");
     child.terminate();
-    // Without a control group those who left the program's family are found as ours.
     let groupless = child.group().is_some_and(Group::is_void);
     if groupless {
         signal_below(nix::sys::signal::Signal::SIGTERM);

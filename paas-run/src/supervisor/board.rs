@@ -63,6 +63,10 @@ impl Board {
         }
     }
 
+    pub(super) fn get(&self, place: &Place) -> Option<Instance> {
+        self.rows().get(place).cloned()
+    }
+
     pub(super) fn of(&self, app: &AppName) -> Vec<Instance> {
         let mut found: Vec<Instance> = self.rows().values().filter(|row| row.app == *app).cloned().collect();
         found.sort_by(|a, b| (a.version, &a.name).cmp(&(b.version, &b.name)));

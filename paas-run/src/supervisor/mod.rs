@@ -138,7 +138,12 @@ impl<L: Launcher> Supervisor<L> {
         let slot = Arc::new(Slot::new(place.clone(), digest, spec));
         self.shared.slots().insert(place, Arc::clone(&slot));
         let (shared, begun) = (Arc::clone(&self.shared), Arc::clone(&slot));
-        tokio::spawn(Life { shared, slot: begun, restarts: 0, crashes: 0 }.run(begin));
+        let life = Life { shared, slot: begun, restarts: 0, crashes: 0 };
+        if let Begin::Adopt(found) = &begin {
+            // Before anybody can ask what there is.
+            life.show(found);
+        }
+        tokio::spawn(life.run(begin));
         slot
     }
 

@@ -117,7 +117,6 @@ impl<L: Launcher> Life<L> {
             Begin::Adopt(found) => {
                 self.restarts = found.label.restarts;
                 self.crashes = found.label.crashes;
-                self.slot.first.send_replace(First::Launched);
                 Some(*found)
             }
             Begin::Launch(before) => {
@@ -131,7 +130,10 @@ impl<L: Launcher> Life<L> {
             let running = match found.take() {
                 Some(found) => found,
                 None => match self.launch().await {
-                    Some(Ok(running)) => running,
+                    Some(Ok(running)) => {
+                        self.show(&running);
+                        running
+                    }
                     Some(Err(e)) => {
                         if self.failed(e).await {
                             continue;
@@ -141,7 +143,7 @@ impl<L: Launcher> Life<L> {
                     None => return,
                 },
             };
-            self.show(&running);
+            self.slot.first.send_replace(First::Launched);
             let id = running.process.id;
             match self.watch(running).await {
                 Outcome::Stop => {
@@ -182,9 +184,6 @@ impl<L: Launcher> Life<L> {
         };
         let launch = Launch { id: LaunchId::new(), label: label.clone(), spec };
         let process = self.shared.launcher.launch(launch).await;
-        if process.is_ok() {
-            self.slot.first.send_replace(First::Launched);
-        }
         Some(process.map(|process| Found::new(label, process)))
     }
 
@@ -201,21 +200,21 @@ impl<L: Launcher> Life<L> {
         self.pause(&end).await
     }
 
-    fn show(&self, found: &Found) {
+    /// Puts it on the board.
+    pub(super) fn show(&self, found: &Found) {
         let Found { label, process, .. } = found;
-        let last = self
-            .shared
-            .board
-            .of(&label.app)
-            .into_iter()
-            .find(|row| row.release == label.release && row.name == label.name);
+        let last = self.shared.board.get(&self.slot.place);
         let mut row = started(label, process);
         row.last_exit = last.as_ref().and_then(|row| row.last_exit.clone());
         if let Some(up) = found.up {
             row.state = InstanceState::Up;
             row.address = up.address;
-        } else if let Some(last) = last.filter(|_| found.end.is_none()) {
-            self.log().line(changed(last.state, InstanceState::Starting));
+        }
+        if let Some(end) = &found.end {
+            self.log().line(changed(row.state, InstanceState::Crashed));
+            mark_crashed(&mut row, end);
+        } else if let Some(last) = last.filter(|last| last.state != row.state) {
+            self.log().line(changed(last.state, row.state));
         }
         self.shared.board.put(&self.slot.place, row);
     }
@@ -294,10 +293,7 @@ impl<L: Launcher> Life<L> {
         let mut before = None;
         self.shared.board.change(&self.slot.place, |row| {
             before = Some(row.state);
-            row.state = InstanceState::Crashed;
-            row.address = None;
-            row.last_exit.clone_from(&end.exit);
-            row.reason = end.reason.clone().or_else(|| Some(words(end)));
+            mark_crashed(row, end);
         });
         if let Some(state) = before.filter(|state| *state != InstanceState::Crashed) {
             self.log().line(changed(state, InstanceState::Crashed));
@@ -385,6 +381,13 @@ fn started(label: &Label, process: &Process) -> Instance {
     row.restarts = label.restarts;
     row.metadata.clone_from(&process.metadata);
     row
+}
+
+fn mark_crashed(row: &mut Instance, end: &End) {
+    row.state = InstanceState::Crashed;
+    row.address = None;
+    row.last_exit.clone_from(&end.exit);
+    row.reason = end.reason.clone().or_else(|| Some(words(end)));
 }
 
 fn word(state: InstanceState) -> &'static str {
