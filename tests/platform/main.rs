@@ -1,0 +1,15 @@
+//! The whole platform as people run it: the `platform` example, real pushes, real requests, real processes.
+//!
+//! Run: `cargo nextest run --test platform`, after `cargo build --example platform` (a run of all tests builds it).
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod harness;
+
+mod disk;
+mod failures;
+mod interrupts;
+mod kill;
+mod life;
+mod pushes;
+mod secrets;
