@@ -33,3 +33,7 @@ pub fn init() {
     paas_build::init();
     paas_run::init();
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/providers.md")]
+mod provider_guide {}

@@ -91,7 +91,7 @@ async fn what_is_not_named_can_not_be_read() {
     let key = secrets.path().join("key");
     fs::write(&key, "canary-77aa").unwrap();
     let script =
-        format!("cat {0}; cat /proc/{1}/root{0}; ls /root /home /work", key.display(), std::process::id());
+        format!("cat {0}; cat /proc/{1}/root{0}; ls /root /home /srv", key.display(), std::process::id());
     let said = says(&bash(&helper, Profile::new().user(somebody(&helper, 20_012)), &script)).await;
     assert!(!said.contains("canary-77aa"), "{said}");
     let said =
@@ -114,11 +114,13 @@ async fn a_folder_is_seen_in_another_place_and_only_there() {
     fs::set_permissions(tools.join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(dir.path().join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
     let profile = Profile::new().user(user).bind(&app, "/app").read_only(&tools);
+    let private = Path::new("/tmp").join(format!("paas-walls-{}", std::process::id()));
     let script = format!(
         "pwd; echo made > made && cat /app/made; {0}/tool; touch {0}/no 2>/dev/null || echo read-only; \
-         ls -d {1} 2>/dev/null || echo unseen; echo x > /tmp/x && ls /tmp",
+         ls -d {1} 2>/dev/null || echo unseen; echo x > {2} && ls /tmp",
         tools.display(),
         app.display(),
+        private.display(),
     );
     let said = says(&bash(&helper, profile, &script).current_dir("/app")).await;
     assert_eq!(
@@ -127,7 +129,7 @@ async fn a_folder_is_seen_in_another_place_and_only_there() {
         "{said}"
     );
     assert_eq!(fs::read_to_string(app.join("made")).unwrap(), "made\n");
-    assert!(!Path::new("/tmp/x").exists());
+    assert!(!private.exists());
 }
 
 #[tokio::test]

@@ -64,8 +64,8 @@ impl Run {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs it, passes each line on as it comes, and counts the tests that these lines report.
-    pub(crate) fn run_counting(mut self) -> (bool, Counts) {
+    /// Runs it, passes each line on as it comes, and counts the tests that the lines beginning with `closing` report.
+    pub(crate) fn run_counting(mut self, closing: &str) -> (bool, Counts) {
         if std::io::stdout().is_terminal() {
             // A pipe would take the colours away.
             self.0.env("CARGO_TERM_COLOR", "always");
@@ -75,20 +75,25 @@ impl Run {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let counts = Mutex::new(Counts::default());
         thread::scope(|scope| {
-            scope.spawn(|| pass_on(stdout, &counts, |line| println!("{line}")));
-            scope.spawn(|| pass_on(stderr, &counts, |line| eprintln!("{line}")));
+            scope.spawn(|| pass_on(stdout, closing, &counts, |line| println!("{line}")));
+            scope.spawn(|| pass_on(stderr, closing, &counts, |line| eprintln!("{line}")));
         });
         let well = child.wait().is_ok_and(|status| status.success());
         (well, counts.into_inner().unwrap_or_default())
     }
 }
 
-fn pass_on(from: Option<impl Read>, counts: &Mutex<Counts>, show: impl Fn(&str)) {
+/// How nextest's closing line begins.
+pub(crate) const NEXTEST: &str = "Summary [";
+/// How the closing line of each of cargo's test programs begins. Nextest shows these too, for tests that failed.
+pub(crate) const CARGO: &str = "test result:";
+
+fn pass_on(from: Option<impl Read>, closing: &str, counts: &Mutex<Counts>, show: impl Fn(&str)) {
     let Some(from) = from else { return };
     for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         show(&line);
-        if let (Some(found), Ok(mut counts)) = (count(&plain(&line)), counts.lock()) {
+        if let (Some(found), Ok(mut counts)) = (count(&plain(&line), closing), counts.lock()) {
             counts.add(found);
         }
     }
@@ -96,12 +101,9 @@ fn pass_on(from: Option<impl Read>, counts: &Mutex<Counts>, show: impl Fn(&str))
 
 /// The tests that a runner's closing line reports: nextest's `Summary [ 1.2s] 9 tests run: 8 passed, 1 failed,
 /// 2 skipped`, or cargo's `test result: ok. 8 passed; 1 failed; 2 ignored; …`.
-fn count(line: &str) -> Option<Counts> {
-    let line = line.trim_start();
-    let figures = match line.strip_prefix("test result:") {
-        Some(rest) => rest,
-        None => line.strip_prefix("Summary [")?.split_once("run:")?.1,
-    };
+fn count(line: &str, closing: &str) -> Option<Counts> {
+    let line = line.trim_start().strip_prefix(closing)?;
+    let figures = line.split_once("run:").map_or(line, |(_, figures)| figures);
     let mut counts = Counts::default();
     for part in figures.split([',', ';', '.']) {
         // `8 passed (2 slow)`: what stands in brackets is about the same tests.
@@ -135,16 +137,16 @@ fn plain(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, plain};
+    use super::{CARGO, NEXTEST, count, plain};
 
     #[test]
     fn closing_lines_of_both_runners_are_counted() {
         let nextest = "\u{1b}[32;1m     Summary\u{1b}[0m [   1.2s] 12 tests run: 9 passed (1 slow), 2 failed, 1 timed out, 3 skipped";
-        let counts = count(&plain(nextest)).expect("a summary");
+        let counts = count(&plain(nextest), NEXTEST).expect("a summary");
         assert_eq!((counts.passed, counts.failed, counts.skipped), (9, 3, 3));
         let cargo = "test result: FAILED. 8 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 1.50s";
-        let counts = count(cargo).expect("a result");
+        let counts = count(cargo, CARGO).expect("a result");
         assert_eq!((counts.passed, counts.failed, counts.skipped), (8, 1, 2));
-        assert!(count("running 9 tests").is_none());
+        assert!(count(cargo, NEXTEST).is_none(), "what nextest shows of a failed test is no count");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::leftovers::Scratch;
-use crate::run::{Counts, cargo};
+use crate::run::{CARGO, Counts, NEXTEST, cargo};
 use crate::{features, tools};
 
 /// How one part went.
@@ -63,17 +63,17 @@ fn tests(root: &Path, all: &[&str], parts: &mut Parts) -> Counts {
             return total;
         }
     };
-    let mut count = |name, arguments: &[&str]| {
+    let mut count = |name, closing, arguments: &[&str]| {
         parts.count(name, &mut total, || {
-            cargo(root, &[arguments, all].concat()).env("TMPDIR", scratch.dir()).run_counting()
+            cargo(root, &[arguments, all].concat()).env("TMPDIR", scratch.dir()).run_counting(closing)
         });
     };
     if cargo(root, &["nextest", "--version"]).succeeds() {
-        count("tests", &["nextest", "run", "--no-fail-fast"]);
-        count("doctests", &["test", "--doc", "--no-fail-fast"]);
+        count("tests", NEXTEST, &["nextest", "run", "--no-fail-fast"]);
+        count("doctests", CARGO, &["test", "--doc", "--no-fail-fast"]);
     } else {
         // Compiling nextest would take longer than the tests.
-        count("tests and doctests", &["test", "--no-fail-fast"]);
+        count("tests and doctests", CARGO, &["test", "--no-fail-fast"]);
     }
     parts.check("nothing left behind", || {
         let left = scratch.clear(root);
