@@ -242,7 +242,7 @@ async fn a_health_path_that_answers_with_an_error_is_not_well() {
     runtime.ensure(&ctx(&world), &spec).await.unwrap();
     let seen = until(&runtime, "broken", |all| all.iter().any(|one| one.reason.is_some())).await;
     let why = seen[0].reason.clone().unwrap();
-    assert_eq!(why, "Health check failed: GET /health answered 500, for 1 seconds since launch");
+    assert_eq!(why, "health check failed: GET /health answered 500, for 1 seconds since launch");
     runtime.forget(&ctx(&world), &spec.app).await.unwrap();
 }
 
@@ -296,6 +296,7 @@ async fn an_instance_whose_shim_is_killed_is_started_again_and_nothing_is_left_o
     kill(Pid::from_raw(pid_of(&before[0], "shim").cast_signed()), Signal::SIGKILL).unwrap();
     let again = |all: &[Instance]| all[0].restarts == 1 && all[0].state == InstanceState::Up;
     let after = until(&runtime, "shimless", again).await;
+    assert_eq!(after[0].reason, None, "an instance that is up is not to be blamed any more");
     assert_ne!(after[0].metadata, before[0].metadata);
     assert!(!alive(pid_of(&before[0], "pid")), "what the shim started is still there");
     runtime.forget(&ctx(&world), &spec.app).await.unwrap();

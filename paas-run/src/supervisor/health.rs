@@ -85,7 +85,7 @@ fn late(path: Option<&str>, said: Option<&str>, limit: Duration) -> String {
     };
     match (path, said) {
         (Some(path), Some(said)) => {
-            format!("Health check failed: GET {path} {said}, for {limit} since launch")
+            format!("health check failed: GET {path} {said}, for {limit} since launch")
         }
         _ => format!(
             "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within {limit} of launch"

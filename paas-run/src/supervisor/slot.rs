@@ -205,7 +205,9 @@ impl<L: Launcher> Life<L> {
         let Found { label, process, .. } = found;
         let last = self.shared.board.get(&self.slot.place);
         let mut row = started(label, process);
-        row.last_exit = last.as_ref().and_then(|row| row.last_exit.clone());
+        // Whoever looks after the restart still learns of the crash.
+        row.last_exit = last.as_ref().and_then(|last| last.last_exit.clone());
+        row.reason = last.as_ref().and_then(|last| last.reason.clone());
         if let Some(up) = found.up {
             row.state = InstanceState::Up;
             row.address = up.address;
