@@ -303,6 +303,32 @@ async fn an_instance_whose_shim_is_killed_is_started_again_and_nothing_is_left_o
 }
 
 #[tokio::test]
+async fn a_program_whose_shim_died_before_it_could_tell_is_ended_by_the_next_engine() {
+    let world = World::new();
+    let runtime = open(&world).await;
+    if !world.helper.abilities().unwrap().groups {
+        assert!(std::env::var_os("CI").is_none(), "CI must have control groups");
+        eprintln!("SKIPPED: this machine has no control groups");
+        return;
+    }
+    let spec = spec("untold", "worker", IDLE, &empty(&world).await);
+    runtime.ensure(&ctx(&world), &spec).await.unwrap();
+    let seen = up(&runtime, "untold", 1).await;
+    drop(runtime);
+    let launch = fs::read_dir(world.data().join("launches")).unwrap().next().unwrap().unwrap();
+    fs::remove_file(launch.path().join("shim.json")).unwrap();
+    kill(Pid::from_raw(pid_of(&seen[0], "shim").cast_signed()), Signal::SIGKILL).unwrap();
+    while alive(pid_of(&seen[0], "shim")) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let runtime = open(&world).await;
+    let crashed = runtime.observe(&spec.app).await.unwrap();
+    assert_eq!(crashed[0].state, InstanceState::Crashed);
+    assert!(!alive(pid_of(&seen[0], "pid")), "the program goes on without its shim");
+    runtime.forget(&ctx(&world), &spec.app).await.unwrap();
+}
+
+#[tokio::test]
 async fn no_line_is_lost_or_torn_while_engines_come_and_go() {
     let world = World::new();
     let mut runtime = open(&world).await;

@@ -309,6 +309,8 @@ impl Drop for Child {
     fn drop(&mut self) {
         let Some(mut running) = self.running.take() else { return };
         let grace = self.grace;
+        // At once, also when the runtime is about to end.
+        running.signal(Signal::SIGTERM);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
                 running.end(grace).await;

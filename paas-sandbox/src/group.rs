@@ -241,6 +241,13 @@ impl Group {
         Ok(group)
     }
 
+    /// The group of this name that was made before, below the group of this process; void if there is none.
+    pub fn find(name: &str) -> Self {
+        let folder = format!("{PREFIX}{name}");
+        let trees = Groups::get().trees().map(|tree| tree.join(&folder));
+        Self { trees: trees.filter(|path| valid(name) && path.is_dir()).collect() }
+    }
+
     /// The files into which a process writes `0` to join.
     pub(crate) fn doors(&self) -> Vec<PathBuf> {
         self.trees.iter().map(|tree| tree.join("cgroup.procs")).collect()

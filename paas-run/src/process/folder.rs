@@ -62,6 +62,11 @@ impl Folder {
         &self.path
     }
 
+    /// Its last component: the launch's id, and the name of its control group.
+    pub(super) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Makes the folder; false if it was there.
     pub(super) fn create(&self) -> Result<bool> {
         match DirBuilder::new().mode(0o700).create(&self.path) {

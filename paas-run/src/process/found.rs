@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use paas_core::{Error, Result};
-use paas_sandbox::procfs;
+use paas_sandbox::{Group, procfs};
 
 use super::folder::{Folder, Lock, REMOVED, Record, Running};
 use super::launcher::{POLL, ProcessLauncher};
@@ -84,8 +84,13 @@ impl ProcessLauncher {
         if let Some(end) = folder.end()? {
             return Ok(end);
         }
-        if let Some(running) = folder.running()?.filter(|running| running.shim.boot == procfs::boot_id()) {
-            kill_rest(&running);
+        match folder.running()? {
+            Some(running) if running.shim.boot == procfs::boot_id() => {
+                kill_rest(&running.group, running.program);
+            }
+            Some(_) => {}
+            // The shim may have been killed before it could say what it started.
+            None => kill_rest(&Group::find(&folder.name()), 0),
         }
         let end = End::new(None, self.clock.now());
         folder.keep_end(lock, &end)?;
@@ -93,19 +98,19 @@ impl ProcessLauncher {
     }
 }
 
-/// Kills what a shim left that was itself killed.
-fn kill_rest(running: &Running) {
+/// Kills what a shim left that was itself killed: its group, or the program's family where there are no groups.
+fn kill_rest(group: &Group, program: u32) {
     // The kernel takes a moment; a hundred are enough for anything but a stuck disk.
     for _ in 0..100 {
-        running.group.kill();
-        for pid in procfs::family(running.program).into_iter().filter(|_| running.group.is_void()) {
+        group.kill();
+        for pid in procfs::family(program).into_iter().filter(|_| group.is_void() && program > 0) {
             // It may have ended meanwhile.
             let _ = nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(pid.cast_signed()),
                 nix::sys::signal::Signal::SIGKILL,
             );
         }
-        if running.group.remove() {
+        if group.remove() {
             return;
         }
         std::thread::sleep(POLL);

@@ -108,7 +108,13 @@ async fn run(order: Order) -> Result<()> {
         }
     };
     if let (Some(shim), Some(group)) = (ProcessId::current(), child.group()) {
-        folder.keep_running(&Running { shim, program: child.id(), group: group.clone() })?;
+        let running = Running { shim, program: child.id(), group: group.clone() };
+        if let Err(e) = folder.keep_running(&running) {
+            // Nobody could find it again.
+            child.kill();
+            let _: paas_sandbox::Result<ExitStatus> = child.wait().await;
+            return Err(e);
+        }
     }
     // The engine may be gone already, and that must not stop anything.
     let _ = writeln!(std::io::stdout(), "{STARTED}");

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use paas_core::testkit::runtime::RuntimeWorld;
 use paas_core::{Artifact, ArtifactKind, Blobs, DirBlobs, Logs, Runtime, SystemClock, archive};
 use paas_run::logs::{FileLogs, LogBounds};
 use paas_run::process::{ProcessConfig, ProcessRuntime};
 use paas_run::supervisor::Backoff;
 use paas_sandbox::Helper;
+use paas_sandbox::procfs::ProcessId;
 use tempfile::TempDir;
 
 /// Listens on `$PORT` with what every Debian has.
@@ -76,6 +79,24 @@ impl World {
 
     pub(crate) async fn runtime(&self) -> ProcessRuntime {
         ProcessRuntime::open(self.config()).await.unwrap()
+    }
+}
+
+impl Drop for World {
+    /// A test that panics leaves its instances running, as an engine does.
+    fn drop(&mut self) {
+        if matches!(self.dir, Place::Others(_)) {
+            return;
+        }
+        for entry in std::fs::read_dir(self.data().join("launches")).into_iter().flatten().flatten() {
+            let Ok(text) = std::fs::read(entry.path().join("shim.json")) else { continue };
+            let running: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let shim: ProcessId = serde_json::from_value(running["shim"].clone()).unwrap();
+            if shim.alive() {
+                // It kills its program and ends.
+                let _ = kill(Pid::from_raw(shim.pid.cast_signed()), Signal::SIGQUIT);
+            }
+        }
     }
 }
 
