@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -31,7 +32,11 @@ const ORDER_MAX: u64 = 16 << 20;
 /// The hook sends all at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Makes the folder of hooks, in which the hook is a link to the helper binary, and says where it is.
+/// git takes a hook that isn't there for one that agrees, and a link into a process is not there once that was killed. So
+/// git finds a file, which fails when it can't start what it should.
+const HOOK: &str = "#!/bin/sh\nexec \"${0%/*}/platform/pre-receive\"\n";
+
+/// Makes the folder of hooks and says where it is: the hook starts a link to the helper binary.
 pub(crate) fn hang_up(root: &Path, helper: &Helper) -> Result<PathBuf> {
     let hooks = root.join(".hooks");
     let failed = |e| Error::from_io(format!("can't make the folder {}", hooks.display()), e);
@@ -41,11 +46,17 @@ pub(crate) fn hang_up(root: &Path, helper: &Helper) -> Result<PathBuf> {
     } else {
         std::path::absolute(helper.path()).map_err(failed)?
     };
-    fs::create_dir_all(&hooks).map_err(failed)?;
-    let (link, aside) = (hooks.join(hook::NAME), hooks.join("new"));
+    let platform = hooks.join("platform");
+    fs::create_dir_all(&platform).map_err(failed)?;
+    let replace = |made: &Path, at: &Path| fs::rename(made, at).map_err(failed);
+    let aside = hooks.join("new");
     // Left there by a process that was killed.
     let _ = fs::remove_file(&aside);
-    std::os::unix::fs::symlink(binary, &aside).and_then(|()| fs::rename(&aside, link)).map_err(failed)?;
+    std::os::unix::fs::symlink(binary, &aside).map_err(failed)?;
+    replace(&aside, &platform.join(hook::NAME))?;
+    fs::write(&aside, HOOK).map_err(failed)?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    replace(&aside, &hooks.join(hook::NAME))?;
     Ok(hooks)
 }
 

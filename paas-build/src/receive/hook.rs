@@ -1,8 +1,8 @@
 //! The pre-receive hook: a tiny program that asks the platform, says what it says, and ends as it is told.
 //!
-//! git starts it by the name `pre-receive`, a link to the platform's own binary. The binary knows its role by that name
-//! and the key in its environment: a script in between would cost the start of a shell. It uses no runtime, since it
-//! has one connection to copy from.
+//! git starts a script of one line, which becomes a link of the name `pre-receive` to the platform's own binary; that
+//! knows its role by the name and the key in its environment. It uses no runtime, since it has one connection to copy
+//! from.
 //!
 //! ```text
 //! hook -> platform   KEY \n  OBJECTS \0 ALTERNATES \0  OLD NEW REFERENCE \n ...  (end of writing)
