@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -175,4 +177,59 @@ fn a_platform_that_is_killed_in_a_deploy_loses_doubles_and_restarts_nothing() {
     assert!(report.failed.is_empty(), "{:?}", report.failed);
     world.stop();
     until("the end of all processes", || world.processes().is_empty().then_some(()));
+}
+
+/// git goes on when the platform dies, up to its hook, and takes a hook that isn't there for one that agrees.
+#[test]
+fn a_push_whose_hook_finds_no_platform_moves_nothing() {
+    let mut world = World::not_started();
+    let programs = world.scratch().join("programs");
+    let at = |name: &str| programs.join(name);
+    late_git(&programs);
+    world = world.with_programs(&programs);
+    world.start_first();
+    let repo = world.repo(APP);
+    std::fs::write(at("go"), "").unwrap();
+    let good = repo.app("one").commit();
+    world.push(&repo, APP).assert_accepted();
+
+    for file in ["go", "received", "ended"] {
+        std::fs::remove_file(at(file)).unwrap();
+    }
+    repo.app("two").commit();
+    let push = world.start_push(&repo, APP);
+    until("the whole push", || at("received").exists().then_some(()));
+    world.kill();
+    std::fs::write(at("go"), "").unwrap();
+    until("git's end", || at("ended").exists().then_some(()));
+    push.end().assert_refused(&[]);
+    world.start();
+    assert_eq!(world.branch(APP, "main"), Some(good), "the branch moved without a deploy");
+    assert_eq!(world.serving(APP).0, "one");
+    world.push(&repo, APP).assert_accepted();
+    assert_eq!(world.serving(APP).0, "two");
+}
+
+/// A git that takes all of a push and then waits for the word to go on.
+fn late_git(dir: &Path) {
+    let script = r#"#!/bin/bash
+here=${0%/*}
+PATH=${PATH#"$here":}
+case " $* " in
+  *" --http-backend-info-refs "*) ;;
+  *" receive-pack "*)
+    cat > "$here/push"
+    touch "$here/received"
+    until [ -e "$here/go" ]; do sleep 0.02; done
+    # Whoever listened may be gone.
+    git "$@" < "$here/push" 2> /dev/null
+    status=$?
+    touch "$here/ended"
+    exit "$status" ;;
+esac
+exec git "$@"
+"#;
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("git"), script).unwrap();
+    std::fs::set_permissions(dir.join("git"), std::fs::Permissions::from_mode(0o755)).unwrap();
 }
