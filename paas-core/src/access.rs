@@ -21,6 +21,14 @@ impl Principal {
         Self { name }
     }
 
+    /// Somebody of this name, which is parsed.
+    ///
+    /// # Errors
+    /// `invalid_params` when it is no name.
+    pub fn named(name: &str) -> Result<Self> {
+        Ok(Self::new(name.parse()?))
+    }
+
     /// The platform itself.
     ///
     /// # Panics

@@ -1,5 +1,7 @@
 //! What happened, in order: written in the transaction that made it so, read by cursor.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -159,4 +161,54 @@ pub enum EventKind {
         /// Why it failed.
         failure: Option<Failure>,
     },
+}
+
+/// One line for people, without the app, the workflow and the time.
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AppCreated { by } => write!(f, "{by} made the app"),
+            Self::AppDestroyed => f.write_str("the app is gone"),
+            Self::ConfigChanged { keys, by } => {
+                let keys: Vec<_> = keys.iter().map(ConfigKey::as_str).collect();
+                write!(f, "{by} changed {}", keys.join(", "))
+            }
+            Self::Scaled { formation, by } => {
+                let formation: Vec<_> =
+                    formation.iter().map(|(process, n)| format!("{process}={n}")).collect();
+                write!(f, "{by} scaled to {}", formation.join(" "))
+            }
+            Self::AppChanged { what, by } => write!(f, "{by} {what}"),
+            Self::Queued { kind, by } => write!(f, "{by} asked for {kind}"),
+            Self::Claimed { claim: 1 } => f.write_str("begun"),
+            Self::Claimed { claim } => write!(f, "gone on with, claim {claim}"),
+            Self::StepStarted { step, attempt: 1 } => write!(f, "{step} began"),
+            Self::StepStarted { step, attempt } => write!(f, "{step} began, attempt {attempt}"),
+            Self::StepFinished { step } => write!(f, "{step} is done"),
+            Self::StepFailed { failure, retry_at } => {
+                match &failure.step {
+                    Some(step) => write!(f, "{step} failed: {}", failure.message)?,
+                    None => write!(f, "failed: {}", failure.message)?,
+                }
+                match retry_at {
+                    Some(at) => write!(f, "; again at {}", at.format("%H:%M:%S")),
+                    None => Ok(()),
+                }
+            }
+            Self::StepUndone { step } => write!(f, "{step} is undone"),
+            Self::Parked { step, why } => write!(f, "{step} waits for {why}"),
+            Self::Signalled { step, by } => write!(f, "{by} answered {step}"),
+            Self::CancelRequested { by, why } => write!(f, "{by} wants it to stop: {why}"),
+            Self::ReleaseCreated { version, description } => write!(f, "{version} is made: {description}"),
+            Self::ReleaseLive { version, .. } => write!(f, "{version} is live"),
+            Self::RoutesChanged { generation } => write!(f, "routes changed, generation {generation}"),
+            Self::ReleaseFailed { version } => write!(f, "{version} never went live"),
+            Self::AddonProvisioned { service, attachment } => {
+                write!(f, "{service} is attached as {attachment}")
+            }
+            Self::AddonDeprovisioned { service } => write!(f, "{service} and its data are gone"),
+            Self::Ended { state, failure: Some(failure) } => write!(f, "{state}: {}", failure.message),
+            Self::Ended { state, failure: None } => write!(f, "{state}"),
+        }
+    }
 }

@@ -70,7 +70,7 @@ pub use context::{Context, IdempotencyKey};
 pub use digest::Digest;
 pub use engine::{
     AddonOrder, Changes, ConfigEdit, DeployOrder, Engine, EngineBuilder, EngineOptions, EventStream,
-    FirstSight, Flow, Moment, RollbackOrder, Step, StepAction, StepCall, StepDef, StepOutput, Turn,
+    FirstSight, Flow, Moment, RollbackOrder, Step, StepAction, StepCall, StepDef, StepOutput, Turn, Waist,
     WorkflowHandle, WorkflowKind,
 };
 pub use error::{Error, ErrorCode, Failure, Result, Retry};

@@ -163,7 +163,7 @@ impl WorkflowState {
 
 impl fmt::Display for WorkflowState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Undoing => "undoing",

@@ -29,6 +29,20 @@ impl DirectorySource {
         Self::default()
     }
 
+    /// Names this folder for a deploy; a relative path is one of the current folder.
+    ///
+    /// # Errors
+    /// `bad_source` for a path that isn't UTF-8, or without a current folder.
+    pub fn at(folder: impl AsRef<Path>) -> Result<SourceRef> {
+        let folder = folder.as_ref();
+        let whole = std::path::absolute(folder).map_err(|e| {
+            bad(format!("can't tell where the folder {} is", folder.display())).with_source(e)
+        })?;
+        let location =
+            whole.to_str().ok_or_else(|| bad(format!("the path {} is not UTF-8", folder.display())))?;
+        Ok(SourceRef::new(Self::new().name(), location))
+    }
+
     /// Only folders in this one.
     #[must_use]
     pub fn within(mut self, folder: impl Into<PathBuf>) -> Self {

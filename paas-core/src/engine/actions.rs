@@ -174,6 +174,22 @@ impl Engine {
         Ok(app)
     }
 
+    /// Makes an app, where there is none of this name.
+    ///
+    /// # Errors
+    /// As [`Engine::create_app`], but for the app's own being there.
+    pub async fn ensure_app(&self, name: &AppName, by: &Principal) -> Result<App> {
+        match self.app(name).await {
+            Err(error) if error.code() == ErrorCode::NotFound => {}
+            found => return found,
+        }
+        match self.create_app(name, by).await {
+            // Somebody else made it meanwhile.
+            Err(error) if error.code() == ErrorCode::Exists => self.app(name).await,
+            made => made,
+        }
+    }
+
     /// Deploys code: fetch, build, release, run, route.
     ///
     /// # Errors

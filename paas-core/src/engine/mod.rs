@@ -35,11 +35,12 @@ pub use kind::{Changes, Flow, Moment, Step, StepAction, StepCall, StepDef, StepO
 pub use options::{EngineOptions, FirstSight};
 pub use query::EventStream;
 pub use turn::Turn;
+pub use waist::Waist;
 
 use decide::Rules;
 use ledger::Ledger;
 use run::Running;
-use waist::{Kinds, Waist};
+use waist::Kinds;
 
 use crate::vault::Vault;
 use crate::{

@@ -16,8 +16,9 @@ use crate::{Error, ErrorCode, KindName, Result};
 /// The kinds that an engine knows, by name and version.
 pub(crate) type Kinds = BTreeMap<(KindName, u32), Arc<WorkflowKind>>;
 
-/// What every step passes.
-pub(crate) type Waist = BoxCloneSyncService<StepCall, StepOutput, BoxError>;
+/// The tower service that every step of every workflow passes: what a layer of
+/// [`EngineBuilder::step_layer`](crate::EngineBuilder::step_layer) wraps.
+pub type Waist = BoxCloneSyncService<StepCall, StepOutput, BoxError>;
 
 /// The innermost service: finds the step and does it.
 #[derive(Debug, Clone)]

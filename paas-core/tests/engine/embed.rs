@@ -153,3 +153,15 @@ async fn a_step_after_one_that_is_not_there_is_refused_when_the_engine_is_built(
     let error = builder.with_step_after(kind("deploi"), step("build"), def()).build().unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotFound);
 }
+
+#[tokio::test]
+async fn an_app_is_ensured_once_and_its_events_read_as_sentences() {
+    let bench = Bench::with(|builder| builder).await;
+    let before = bench.engine.app(&hello()).await.unwrap();
+    assert_eq!(bench.engine.ensure_app(&hello(), &me()).await.unwrap().id, before.id, "it was there");
+    let name = "second".parse().unwrap();
+    let made = bench.engine.ensure_app(&name, &me()).await.unwrap();
+    assert_eq!(bench.engine.ensure_app(&name, &me()).await.unwrap().id, made.id);
+    let events = bench.engine.events(0, Some(&name), 10).await.unwrap();
+    assert_eq!(format!("{:<8}|{}", name, events[0].kind), format!("second  |{} made the app", me()));
+}
