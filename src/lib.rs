@@ -3,8 +3,13 @@
 //! # In this crate
 //!
 //! The nouns, the five traits and the engine of [`paas_core`] are re-exported here; the implementations
-//! stand in [`build`], [`run`] and [`addons`]. The facade has no logic of its own.
+//! stand in [`build`], [`run`] and [`addons`]. The facade has no logic of its own: [`Local`] only puts parts together.
 
+#[cfg(feature = "local")]
+mod local;
+
+#[cfg(feature = "local")]
+pub use local::Local;
 pub use paas_core::*;
 
 /// Everything before an artifact exists: sources, git receive, builders.

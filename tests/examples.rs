@@ -1,0 +1,98 @@
+//! The examples run, end by themselves, and show what their first lines promise.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Beside the test's own executable: `target/PROFILE/examples`.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has an executable");
+    let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    profile.join("examples").join(name)
+}
+
+/// Runs an example without arguments; what it printed.
+fn run(name: &str) -> String {
+    let path = binary(name);
+    let hint = "it is built by `cargo test` as a whole, or by `cargo build --examples`";
+    let output = Command::new(&path).output().unwrap_or_else(|e| panic!("{}: {e}; {hint}", path.display()));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {}\n{told}\n{errors}", output.status);
+    told
+}
+
+/// Says that these stand in the text, in this order.
+#[track_caller]
+fn shows(text: &str, expected: &[&str]) {
+    let mut rest = text;
+    for line in expected {
+        let Some(at) = rest.find(line) else { panic!("{line:?} is missing, or not in its place:\n{text}") };
+        rest = &rest[at + line.len()..];
+    }
+}
+
+#[test]
+fn embed_makes_a_folder_an_app_with_a_url() {
+    let text = run("embed");
+    shows(&text, &["hello is live: http://hello.localhost:", "Hello from a folder that became an app"]);
+}
+
+#[test]
+fn a_custom_builder_builds_what_it_knows_and_refuses_the_rest() {
+    let text = run("custom_builder");
+    let served = "Hello from what ServeScript built";
+    shows(&text, &["Packing the folder around serve.sh", served, "looked for serve.sh", served]);
+}
+
+#[test]
+fn a_custom_step_holds_a_deploy_until_somebody_answers() {
+    let text = run("custom_step");
+    let live = "Hello from the approved deploy";
+    shows(&text, &["The step approve waits for an approval", "switch_route", "Approved and live", live]);
+    shows(&text, &[live, "waits for an approval", "Refused: ", "was not approved", "Still live", live]);
+}
+
+#[test]
+fn a_custom_workflow_goes_through_or_is_undone() {
+    let text = run("custom_workflow");
+    shows(&text, &["made hobby-customer", "the letter is out", "Signed up", "1 customer(s)"]);
+    shows(
+        &text,
+        &["made galactic-customer", "removed galactic-customer", "no plan galactic", "1 customer(s)"],
+    );
+}
+
+#[test]
+fn a_rollback_brings_code_and_config_back_as_a_new_release() {
+    let text = run("rollback");
+    let said = [
+        "Hello from the old shop",
+        "Salut from the old shop",
+        "Salut from the new shop",
+        "Hello from the old shop",
+    ];
+    shows(&text, &said);
+    let list = ["v4   Rollback to v1", "v3   Paint it", "v2   Set GREETING config var", "v1   Open the shop"];
+    shows(&text, &list);
+}
+
+#[test]
+fn watched_events_come_in_order_and_are_the_same_when_read_again() {
+    let text = run("watch_events");
+    let told = ["me asked for deploy", "fetch began", "build is done", "v1 is live", "succeeded"];
+    shows(&text, &told);
+    shows(&text, &["Read again from the start: the same "]);
+}
+
+#[test]
+fn the_readme_s_twenty_lines_are_those_of_the_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("a file of this repository");
+    let (readme, example) = (read("README.md"), read("examples/embed.rs"));
+    let platform = |text: &str| {
+        let begin = text.find("/// Starts a platform that").expect("the function's first line");
+        let end = text[begin..].find("\n}\n").expect("the function's last line");
+        text[begin..begin + end].to_owned()
+    };
+    assert_eq!(platform(&readme), platform(&example));
+}
