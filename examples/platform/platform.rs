@@ -60,9 +60,7 @@ impl Platform {
 
         let process =
             ProcessConfig::new(data.join("run"), blobs.clone(), logs.clone(), clock.clone(), helper.clone());
-        let runtime = Arc::new(
-            ProcessRuntime::open(toolchains().into_iter().fold(process, ProcessConfig::read_only)).await?,
-        );
+        let runtime = Arc::new(ProcessRuntime::open(process).await?);
         for missing in runtime.missing() {
             eprintln!(" !     This machine can't isolate apps fully: {missing}");
         }
@@ -158,18 +156,4 @@ impl Platform {
 /// Who owns the token.
 pub(crate) fn owner() -> Principal {
     Principal::new(PrincipalName::new("owner").expect("a constant"))
-}
-
-/// Folders beside the system's in which this machine's languages live: the ones on our own PATH.
-fn toolchains() -> Vec<std::path::PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).unwrap_or_default();
-    let at_home = |dir: &std::path::PathBuf| !home.as_os_str().is_empty() && dir.starts_with(&home);
-    let mut roots: Vec<_> = std::env::split_paths(&path)
-        .filter(at_home)
-        .filter_map(|dir| Some(home.join(dir.strip_prefix(&home).ok()?.components().next()?)))
-        .collect();
-    roots.sort();
-    roots.dedup();
-    roots
 }

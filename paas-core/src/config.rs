@@ -154,9 +154,9 @@ impl Redactor {
         }
     }
 
-    /// Learns one value.
+    /// Learns one value, and the password in it where it is a URL with one: clients print it by itself.
     pub fn learn_value(&mut self, value: &str) {
-        for part in value.lines().map(str::trim) {
+        for part in value.lines().map(str::trim).chain(password(value)) {
             if part.len() >= Self::SHORTEST && !self.0.iter().any(|known| known.as_str() == part) {
                 self.0.push(Zeroizing::new(part.to_owned()));
             }
@@ -171,6 +171,13 @@ impl Redactor {
             if text.contains(known.as_str()) { text.replace(known.as_str(), "[redacted]") } else { text }
         })
     }
+}
+
+/// The password of `scheme://user:password@host`.
+fn password(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let (login, _) = rest.split(['/', '?', '#']).next()?.rsplit_once('@')?;
+    login.split_once(':').map(|(_, password)| password)
 }
 
 impl fmt::Debug for Redactor {

@@ -74,6 +74,14 @@ fn a_value_of_several_lines_is_known_by_each_line() {
     assert_eq!(redactor.redact("short"), "short");
 }
 
+#[test]
+fn the_password_in_a_url_is_known_by_itself() {
+    let mut redactor = Redactor::new();
+    redactor.learn_value("postgres://user:s3cret-s3cret@db.example:5432/app");
+    assert_eq!(redactor.redact("password=s3cret-s3cret user"), "password=[redacted] user");
+    assert_eq!(redactor.redact("db.example"), "db.example");
+}
+
 proptest! {
     #[test]
     fn no_known_value_is_left_in_any_text(
