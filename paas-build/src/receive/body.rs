@@ -70,7 +70,15 @@ impl Decoder {
         if gzip { Self::Gzip(Box::new(flate2::write::GzDecoder::new(Vec::new()))) } else { Self::Plain }
     }
 
-    /// What this piece holds. Pieces are as small as the network's, so no bomb grows large in here.
+    /// How many bytes to decode at once: a bomb holds a thousand times as much.
+    pub(crate) fn at_once(&self) -> usize {
+        match self {
+            Self::Plain => usize::MAX,
+            Self::Gzip(_) => 8 * 1024,
+        }
+    }
+
+    /// What this piece holds.
     pub(crate) fn decode(&mut self, piece: Bytes) -> io::Result<Bytes> {
         match self {
             Self::Plain => Ok(piece),

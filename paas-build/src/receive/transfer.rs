@@ -235,33 +235,44 @@ async fn feed(
     most: u64,
     framed: &AtomicBool,
 ) -> io::Result<()> {
-    let (mut stdin, mut head, mut bytes) = (Some(stdin), Vec::new(), 0_u64);
-    loop {
-        let frame = body.frame().await.transpose().map_err(io::Error::other)?;
-        let (piece, is_last) = match frame.map(hyper::body::Frame::into_data) {
-            Some(Ok(data)) => (decoder.decode(data)?, false),
-            Some(Err(_trailers)) => continue,
-            None => (std::mem::replace(&mut decoder, Decoder::Plain).finish()?, true),
-        };
-        // What a client can do stands in its first line.
-        if head.len() < 4096 && !framed.load(Ordering::Acquire) {
-            head.extend_from_slice(&piece[..piece.len().min(4096)]);
+    let mut feed = Feed { stdin: Some(stdin), head: Vec::new(), left: most, framed };
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+        while !data.is_empty() {
+            let part = data.split_to(data.len().min(decoder.at_once()));
+            feed.give(&decoder.decode(part)?).await?;
+        }
+    }
+    feed.give(&decoder.finish()?).await
+}
+
+struct Feed<'a> {
+    /// `None` once git has ended.
+    stdin: Option<ChildStdin>,
+    /// The beginning, in which the client says what it can do.
+    head: Vec<u8>,
+    /// How many bytes may still come.
+    left: u64,
+    framed: &'a AtomicBool,
+}
+
+impl Feed<'_> {
+    async fn give(&mut self, piece: &[u8]) -> io::Result<()> {
+        if self.head.len() < 4096 && !self.framed.load(Ordering::Acquire) {
+            self.head.extend_from_slice(&piece[..piece.len().min(4096)]);
             let word = b"side-band-64k";
-            framed.store(head.windows(word.len()).any(|part| part == word), Ordering::Release);
+            let can = self.head.windows(word.len()).any(|part| part == word);
+            self.framed.store(can, Ordering::Release);
         }
-        bytes = bytes.saturating_add(piece.len() as u64);
-        if bytes > most {
-            return Err(io::Error::other("it is far too large"));
-        }
-        if let Some(pipe) = &mut stdin
-            && pipe.write_all(&piece).await.is_err()
+        let rest = self.left.checked_sub(piece.len() as u64);
+        self.left = rest.ok_or_else(|| io::Error::other("it is far too large"))?;
+        if let Some(stdin) = &mut self.stdin
+            && stdin.write_all(piece).await.is_err()
         {
             // git has ended, and says why in its answer.
-            stdin = None;
+            self.stdin = None;
         }
-        if is_last {
-            return Ok(());
-        }
+        Ok(())
     }
 }
 

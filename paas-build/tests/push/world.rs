@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use paas_build::{GitReceive, GitRepos, ReceiveOptions};
-use paas_core::store::MemoryStore;
+use paas_core::store::{MemoryStore, Store};
 use paas_core::testkit::world::TestPlatform;
 use paas_core::{
     AppId, AppName, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId, Cancel,
@@ -87,22 +87,26 @@ impl Platform {
     }
 
     pub(crate) async fn start_with(set: impl FnOnce(&mut ReceiveOptions)) -> Self {
-        Self::open(true, set).await
+        Self::open(memory(), true, set).await
     }
 
     /// On which only the owner makes apps.
     pub(crate) async fn start_without_create() -> Self {
-        Self::open(false, |_| {}).await
+        Self::open(memory(), false, |_| {}).await
     }
 
     pub(crate) fn options() -> ReceiveOptions {
         ReceiveOptions::default().with_helper(Helper::at(env!("CARGO_BIN_EXE_paas-build-helper")))
     }
 
-    async fn open(create: bool, set: impl FnOnce(&mut ReceiveOptions)) -> Self {
+    #[allow(dead_code, reason = "for measuring")]
+    pub(crate) async fn start_on(store: Arc<dyn Store>) -> Self {
+        Self::open(store, true, |_| {}).await
+    }
+
+    async fn open(store: Arc<dyn Store>, create: bool, set: impl FnOnce(&mut ReceiveOptions)) -> Self {
         let fakes = TestPlatform::new().unwrap();
         let clock = Arc::new(SystemClock::new());
-        let store = Arc::new(MemoryStore::new(clock.clone()));
         let gate = Arc::new(Semaphore::new(0));
         let repos = GitRepos::open(fakes.dir().join("git")).unwrap();
         let tokens = Tokens::new(store.clone());
@@ -222,6 +226,10 @@ impl Platform {
             }
         }
     }
+}
+
+fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new(Arc::new(SystemClock::new())))
 }
 
 /// Somebody's clone.
