@@ -19,6 +19,12 @@
 //! The role owns the database: it makes schemas and trusted extensions, restores dumps, and may have
 //! [20 connections](CONNECTIONS) open.
 //!
+//! The URL says nothing of `sslmode`, as on Heroku, so apps and drivers keep the habits they have there. The
+//! managed server speaks TLS to whoever asks for it (`sslmode=require`, which Heroku's guides tell apps to set
+//! and some drivers, such as Go's `lib/pq`, do by themselves) and plain text over loopback to whoever doesn't. A
+//! parameter would break one of them: `require` those drivers that then check the certificate, which is
+//! self-signed as Heroku's own is, and `disable` apps that append a `?sslmode=require` of their own.
+//!
 //! # What neighbours see of each other
 //!
 //! A role can connect to its own database only, so it sees no table, no name of a table, no size and no row of

@@ -9,3 +9,4 @@ mod managed;
 mod rotate;
 mod secrets;
 mod support;
+mod tls;

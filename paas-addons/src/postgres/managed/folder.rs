@@ -7,7 +7,8 @@
 //!   port               where apps find the server: chosen once, kept for good
 //!   log, log.old       what the server says
 //!   server/            the server user's own, mode 0700
-//!     data/            PostgreSQL's data folder, with the socket; `local.conf` in it is the operator's
+//!     data/            PostgreSQL's data folder, with the socket and the certificate; `local.conf` in it is the
+//!                      operator's
 //! ```
 
 use std::fs;

@@ -29,6 +29,7 @@ mod folder;
 mod postmaster;
 mod setup;
 mod start;
+mod tls;
 mod watch;
 
 use binaries::Binaries;

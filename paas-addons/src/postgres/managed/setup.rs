@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::account::Account;
 use super::binaries::Binaries;
 use super::folder::{self, Folder};
+use super::tls;
 use crate::postgres::PasswordKey;
 
 /// The platform's own role: reaches the server through its private socket only.
@@ -77,15 +78,22 @@ pub(super) async fn init(
         return Err(failed("initdb could not make the database folder", folder, &lines));
     }
     let made = folder.server().join(data);
-    configure(&made, None, account).map_err(|e| folder.io("configure", e))?;
+    configure(&made, None, false, account).map_err(|e| folder.io("configure", e))?;
     fs::rename(&made, folder.data()).and_then(|()| server.sync_all()).map_err(|e| folder.io("finish", e))
 }
 
 /// Writes the configuration: ours to change with every version of the platform, so it is written at every start.
-pub(super) fn configure(data: &Path, port: Option<u16>, account: Option<Account>) -> io::Result<()> {
+pub(super) fn configure(
+    data: &Path,
+    port: Option<u16>,
+    tls: bool,
+    account: Option<Account>,
+) -> io::Result<()> {
     folder::write(&data.join("pg_hba.conf"), HBA.as_bytes(), account)?;
     let port = port.map(|port| format!("port = {port}\n")).unwrap_or_default();
-    folder::write(&data.join("postgresql.conf"), format!("{SETTINGS}{port}{LOCAL}").as_bytes(), account)
+    let tls = if tls { tls::SETTINGS } else { "" };
+    let settings = format!("{SETTINGS}{tls}{port}{LOCAL}");
+    folder::write(&data.join("postgresql.conf"), settings.as_bytes(), account)
 }
 
 /// Apps come over loopback with a password. The platform's own role comes through the socket, which only it and

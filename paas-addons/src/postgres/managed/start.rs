@@ -6,13 +6,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use paas_core::{Error, Result};
+use paas_core::{Clock, Error, Result, SystemClock};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use super::account::{self, Account};
 use super::binaries::Binaries;
-use super::{POLL, START_LIMIT, Shared, postmaster, setup};
+use super::{POLL, START_LIMIT, Shared, postmaster, setup, tls};
 use crate::postgres::error;
 
 /// How long a server that doesn't listen, because it is just starting or ending, gets to do so.
@@ -106,7 +106,17 @@ impl Shared {
         port: u16,
     ) -> Result<()> {
         let failed = |e| self.folder.io("start the server in", e);
-        setup::configure(&self.folder.data(), Some(port), account).map_err(failed)?;
+        let data = self.folder.data();
+        let tls = tls::spoken(binaries, server, account).await.map_err(failed)?;
+        if tls {
+            tls::ensure(&data, account, SystemClock::new().now()).map_err(failed)?;
+        } else {
+            tracing::warn!(
+                folder = %binaries.folder.display(),
+                "this PostgreSQL speaks no TLS: apps that ask for sslmode=require can't use their database"
+            );
+        }
+        setup::configure(&data, Some(port), tls, account).map_err(failed)?;
         let log = self.folder.open_log()?;
         let start = log.metadata().map_err(failed)?.len();
         let program = binaries.folder.join("postgres");
