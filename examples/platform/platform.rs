@@ -88,6 +88,8 @@ impl Platform {
             .build()?;
         postgres.resume().await?;
         engine.start().await?;
+        // Until now whoever comes waits at the listeners.
+        engine.routed().await;
         let receive = GitReceive::start(engine.clone(), repos, ReceiveOptions::default()).await?;
 
         let stop = Cancel::new();

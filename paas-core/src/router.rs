@@ -51,6 +51,9 @@ impl AppRoutes {
 pub enum RouteState {
     /// Nothing was deployed yet (Heroku's H81).
     Empty,
+    /// Its web processes are about to be up: a router that can holds requests until they are (H20 when that takes too
+    /// long), any other answers as if it had crashed.
+    Starting,
     /// Requests go to the backends; without any, the app has crashed (H10).
     Serving,
     /// The web type is scaled to 0 (H14).

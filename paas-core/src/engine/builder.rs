@@ -203,6 +203,7 @@ impl EngineBuilder {
             owner,
             shutdown: Cancel::new(),
             tasks: TaskTracker::new(),
+            routed: tokio::sync::watch::Sender::new(false),
             running: Mutex::default(),
         });
         // The cell is new, so nobody else can have set it.

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 pub use actions::{AddonOrder, ConfigEdit, DeployOrder, RollbackOrder};
@@ -77,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) owner: OwnerId,
     pub(crate) shutdown: Cancel,
     pub(crate) tasks: TaskTracker,
+    /// Whether the router leads to what runs since the start.
+    pub(crate) routed: watch::Sender<bool>,
     running: Mutex<HashMap<WorkflowId, Running>>,
 }
 
@@ -122,6 +125,19 @@ impl Engine {
         self.inner.tasks.spawn(dispatch::dispatch(self.inner.clone()));
         self.inner.tasks.spawn(reconcile::reconcile(self.inner.clone()));
         Ok(())
+    }
+
+    /// Waits until the router knows every app: those that run are reached, those that are about to be started hold their
+    /// requests. Whoever accepts users' requests only then answers none of them too early.
+    ///
+    /// Pending until [`Engine::start`]; returns at a shutdown, too.
+    pub async fn routed(&self) {
+        let mut routed = self.inner.routed.subscribe();
+        tokio::select! {
+            // The sender lives as long as this engine.
+            _ = routed.wait_for(|routed| *routed) => {}
+            _ = self.inner.shutdown.cancelled() => {}
+        }
     }
 
     /// Stops in order: nothing new begins, what runs is told to stop and given back, so that a peer or the

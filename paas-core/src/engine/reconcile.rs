@@ -25,6 +25,8 @@ const AT_ONCE: usize = 16;
 pub(crate) async fn reconcile(inner: Arc<Inner>) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let mut hints = inner.runtime.watch();
+    fill(&inner).await;
+    inner.routed.send_replace(true);
     everything(&inner, &slots).await;
     // The hint is quick, the round is the truth.
     let mut round = tokio::time::interval(inner.options.poll * 30);
@@ -36,6 +38,23 @@ pub(crate) async fn reconcile(inner: Arc<Inner>) {
             _ = round.tick() => everything(&inner, &slots).await,
         }
     }
+}
+
+/// Tells the router of all apps, as far as their processes are there: an empty router would answer for nobody.
+async fn fill(inner: &Arc<Inner>) {
+    let all = loop {
+        match inner.ledger.all_routes().await {
+            Ok(all) => break all,
+            Err(error) => tracing::warn!(error = %error, "can't read the routes; trying again"),
+        }
+        tokio::select! {
+            _ = inner.shutdown.cancelled() => return,
+            () = tokio::time::sleep(inner.options.poll) => {}
+        }
+    };
+    futures_util::stream::iter(all)
+        .for_each_concurrent(AT_ONCE, |routes| async move { look(inner, &routes.app, Pass::Routes).await })
+        .await;
 }
 
 async fn everything(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
@@ -68,15 +87,20 @@ async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName, w
     let inner = inner.clone();
     inner.tasks.clone().spawn(async move {
         let _slot = slot;
-        if let Err(error) = pass(&inner, &name, what).await {
-            let lost = matches!(error.code(), ErrorCode::LeaseLost | ErrorCode::Conflict | ErrorCode::StaleGeneration);
-            if lost {
-                tracing::debug!(app.name = %name, error = %error, "another pass was faster");
-            } else {
-                tracing::warn!(app.name = %name, error = %error, "an app can't be kept as it should be; trying again");
-            }
-        }
+        look(&inner, &name, what).await;
     });
+}
+
+async fn look(inner: &Inner, name: &AppName, what: Pass) {
+    if let Err(error) = pass(inner, name, what).await {
+        let lost =
+            matches!(error.code(), ErrorCode::LeaseLost | ErrorCode::Conflict | ErrorCode::StaleGeneration);
+        if lost {
+            tracing::debug!(app.name = %name, error = %error, "another pass was faster");
+        } else {
+            tracing::warn!(app.name = %name, error = %error, "an app can't be kept as it should be; trying again");
+        }
+    }
 }
 
 /// How much of an app a pass looks at.
@@ -91,13 +115,16 @@ enum Pass {
 async fn pass(inner: &Inner, name: &AppName, what: Pass) -> Result<()> {
     let ctx = inner.quiet_context(name);
     // A router that lost its routes in a restart is filled at once; that needs no lease, since generations order it.
-    inner.publish(&ctx, name).await?;
-    if what == Pass::Routes && !inner.is_misrouted(name).await? {
-        return Ok(());
+    // Routes to what isn't there any more are written anew before the router hears of them.
+    if !inner.is_misrouted(name).await? {
+        inner.publish(&ctx, name).await?;
+        if what == Pass::Routes {
+            return Ok(());
+        }
     }
     let (lease, owner) = (format!("reconcile/{name}"), inner.owner.to_string());
     if !inner.store.lease(&lease, &owner, inner.options.lease).await? {
-        return Ok(());
+        return inner.publish(&ctx, name).await;
     }
     let result = match what {
         Pass::Routes => inner.route(&ctx, name, Some(&lease)).await,

@@ -157,6 +157,13 @@ impl World {
         self.changed(app);
     }
 
+    /// The machine goes down and comes back: nothing runs, and the router knows nobody.
+    pub fn reboot(&self) {
+        let mut state = self.lock();
+        state.instances.clear();
+        state.routes.clear();
+    }
+
     fn changed(&self, app: &AppName) {
         // Nobody listening is fine: it is a hint.
         let _ = self.changes.send(RuntimeEvent::new(app.clone(), None));

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::StreamExt;
 use paas_core::testkit::world::{Fault, TestPlatform};
 use paas_core::{
     AddonOrder, ConfigEdit, ConfigVars, DeployOrder, ErrorCode, EventKind, ProcessType, ReleaseState,
-    RollbackOrder, Scale, StepState, Version, WorkflowState,
+    RollbackOrder, RouteState, Scale, StepState, Version, WorkflowState,
 };
 
 use crate::{Bench, WEB, WEB_AND_WORKER, hello, me};
@@ -42,6 +43,29 @@ async fn the_new_release_is_up_before_the_route_moves_and_the_old_one_ends_after
     assert!(place("route hello") < place("stop hello web.1 v1"));
     assert!(place("route hello") < place("stop hello worker.1 v1"));
     bench.is_sound().await;
+}
+
+#[tokio::test]
+async fn after_a_start_the_router_never_hears_of_instances_that_are_gone() {
+    let bench = Bench::new().await;
+    bench.deploy(WEB).await.unwrap();
+    let before = bench.platform.world.routes(&hello()).unwrap();
+    bench.engine.shutdown().await;
+    // The machine went down, and with it what ran and what the router knew.
+    bench.platform.world.reboot();
+    let engine = bench.platform.engine(bench.store.clone()).unwrap().build().unwrap();
+    engine.start().await.unwrap();
+    engine.routed().await;
+    let first = bench.platform.world.routes(&hello()).expect("the router was told");
+    assert!(first.generation > before.generation, "{first:?}");
+    let alive: Vec<_> = bench.platform.world.instances().into_iter().filter_map(|i| i.address).collect();
+    assert!(first.backends.iter().all(|backend| alive.contains(&backend.address)), "{first:?}");
+    assert!(!first.backends.is_empty() || first.state == RouteState::Starting, "{first:?}");
+    let mut changes = engine.watch(0, Some(hello()));
+    while bench.platform.world.routes(&hello()).is_none_or(|routes| routes.state != RouteState::Serving) {
+        changes.next().await.unwrap().unwrap();
+    }
+    engine.shutdown().await;
 }
 
 #[tokio::test]

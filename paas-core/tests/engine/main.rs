@@ -32,6 +32,7 @@ pub(crate) fn me() -> Principal {
 pub(crate) struct Bench {
     pub(crate) platform: TestPlatform,
     pub(crate) engine: Engine,
+    pub(crate) store: Arc<dyn Store>,
     _passing: Box<dyn std::any::Any>,
 }
 
@@ -45,11 +46,11 @@ impl Bench {
     ) -> Self {
         let platform = TestPlatform::new().unwrap();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(platform.clock()));
-        let engine = change(platform.engine(store).unwrap()).build().unwrap();
+        let engine = change(platform.engine(store.clone()).unwrap()).build().unwrap();
         let passing = platform.let_time_pass();
         engine.start().await.unwrap();
         engine.create_app(&hello(), &me()).await.unwrap();
-        Self { platform, engine, _passing: Box::new(passing) }
+        Self { platform, engine, store, _passing: Box::new(passing) }
     }
 
     pub(crate) async fn deploy(&self, code: &str) -> paas_core::Result<paas_core::Workflow> {

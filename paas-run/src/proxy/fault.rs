@@ -21,6 +21,7 @@ pub(super) enum Fault {
     MalformedResponse,
     ResponseInterrupted,
     ConnectTimeout,
+    BootTimeout,
     ForcedClose,
     ResponseTooLarge,
     ConnectRefused,
@@ -110,6 +111,13 @@ impl Fault {
             Self::ConnectTimeout => {
                 error("H19", "Backend connection timeout", unavailable, "Application error", OWNER)
             }
+            Self::BootTimeout => error(
+                "H20",
+                "App boot timeout",
+                unavailable,
+                "Application error",
+                "The app took too long to start. If you own it, its log says more.",
+            ),
             Self::ConnectRefused => {
                 error("H21", "Backend connection refused", unavailable, "Application error", OWNER)
             }

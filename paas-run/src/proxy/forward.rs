@@ -144,6 +144,12 @@ impl Shared {
             let claim = match record.route.claim(now) {
                 Ok(claim) => claim,
                 Err(Refused::Nobody(fault)) => return Err(fault),
+                Err(Refused::NobodyYet) => {
+                    let left = self.config.boot_timeout.saturating_sub(record.began.elapsed());
+                    let served = tokio::time::timeout(left, record.route.served()).await;
+                    served.map_err(|_| Fault::BootTimeout)?;
+                    continue;
+                }
                 Err(Refused::AllQuarantined(left)) => {
                     if let Some(fault) = last {
                         return Err(fault);

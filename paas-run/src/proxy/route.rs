@@ -22,6 +22,8 @@ pub(super) struct Route {
     set: RwLock<Set>,
     /// Spreads requests over backends that are equally busy.
     turn: AtomicUsize,
+    /// Told of every new set.
+    swapped: Notify,
     /// Told when a removed backend has nothing in flight any more.
     drained: Arc<Notify>,
 }
@@ -39,13 +41,21 @@ struct Set {
 pub(super) enum Refused {
     /// There is nobody to answer.
     Nobody(Fault),
+    /// Somebody is about to: [`Route::served`] tells when.
+    NobodyYet,
     /// All backends refused connections a moment ago; one may be tried again after this time.
     AllQuarantined(Duration),
 }
 
 impl Route {
     pub(super) fn new(app: AppName) -> Self {
-        Self { app, set: RwLock::default(), turn: AtomicUsize::new(0), drained: Arc::default() }
+        Self {
+            app,
+            set: RwLock::default(),
+            turn: AtomicUsize::new(0),
+            swapped: Notify::new(),
+            drained: Arc::default(),
+        }
     }
 
     /// Claims a backend for a request.
@@ -56,6 +66,7 @@ impl Route {
             return Err(Refused::Nobody(Fault::Maintenance));
         }
         let chosen = match set.upstreams.as_slice() {
+            [] if state == RouteState::Starting => return Err(Refused::NobodyYet),
             [] => return Err(Refused::Nobody(nobody(state))),
             [only] => only,
             many => self.less_busy_of_two(many),
@@ -69,6 +80,21 @@ impl Route {
         }
         let wait = set.upstreams.iter().filter_map(|upstream| upstream.quarantined_for(now)).min();
         Err(Refused::AllQuarantined(wait.unwrap_or_default()))
+    }
+
+    /// Waits until somebody answers, or it is clear that nobody will.
+    pub(super) async fn served(&self) {
+        loop {
+            let swapped = self.swapped.notified();
+            {
+                let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
+                let state = set.applied.as_ref().map(|applied| applied.state);
+                if !set.upstreams.is_empty() || state != Some(RouteState::Starting) {
+                    return;
+                }
+            }
+            swapped.await;
+        }
     }
 
     /// The power of two choices: nearly as even as looking at all of them, at the cost of looking at two.
@@ -129,7 +155,10 @@ impl Route {
         }
         set.removed.append(&mut before);
         set.removed.retain(|upstream| upstream.in_flight() > 0);
-        set.applied.replace(routes.clone())
+        let applied = set.applied.replace(routes.clone());
+        drop(guard);
+        self.swapped.notify_waiters();
+        applied
     }
 
     /// Those of the removed backends that have requests in flight.

@@ -280,13 +280,15 @@ impl<L: Launcher> Life<L> {
     }
 
     async fn up(&self, process: &Process, address: Option<SocketAddr>) {
+        // Kept before anybody sees it: an engine that dies now leaves no route to an instance that the next one holds for
+        // not yet well.
+        self.shared.launcher.note_up(process.id, Up::new(address)).await;
         self.shared.board.change(&self.slot.place, |row| {
             row.state = InstanceState::Up;
             row.address = address;
             row.reason = None;
         });
         self.log().line(changed(InstanceState::Starting, InstanceState::Up));
-        self.shared.launcher.note_up(process.id, Up::new(address)).await;
     }
 
     fn crashed(&mut self, end: &End, up: Duration) {

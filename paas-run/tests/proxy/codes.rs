@@ -43,6 +43,37 @@ async fn h81_h10_h14_and_h80_tell_what_an_app_without_instances_is_doing() {
 }
 
 #[tokio::test]
+async fn requests_wait_for_an_app_whose_instances_are_about_to_be_up() {
+    let world = World::start(|_| {}).await;
+    world.route(1, RouteState::Starting, &[]).await;
+    let mut waiting = world.connect().await;
+    waiting.send("GET / HTTP/1.1\r\nHost: hello.test\r\n\r\n").await;
+    // Another generation without anybody changes nothing for it.
+    world.route(2, RouteState::Starting, &[]).await;
+    let mut too = world.connect().await;
+    too.send("GET / HTTP/1.1\r\nHost: hello.test\r\n\r\n").await;
+    world.route(3, RouteState::Serving, &[echo().await]).await;
+    for mut conn in [waiting, too] {
+        assert_eq!(conn.answer().await.expect("an answer").status, 200);
+    }
+    world.route(4, RouteState::Starting, &[]).await;
+    let mut waiting = world.connect().await;
+    waiting.send("GET / HTTP/1.1\r\nHost: hello.test\r\n\r\n").await;
+    world.route(5, RouteState::Serving, &[]).await;
+    assert_eq!(waiting.answer().await.expect("an answer").status, 503, "it crashed, and nobody says so");
+    world.logged("code=H10").await;
+}
+
+#[tokio::test]
+async fn h20_ends_a_request_whose_app_does_not_come_up() {
+    let world = World::start(|config| config.boot_timeout = SHORT).await;
+    world.route(1, RouteState::Starting, &[]).await;
+    assert_eq!(world.get("/").await.status, 503);
+    let line = world.logged("code=H20").await;
+    assert_eq!((field(&line, "desc"), field(&line, "status")), ("App boot timeout", "503"));
+}
+
+#[tokio::test]
 async fn maintenance_shuts_out_requests_though_instances_are_up() {
     let world = World::start(|_| {}).await;
     world.route(1, RouteState::Maintenance, &[echo().await]).await;

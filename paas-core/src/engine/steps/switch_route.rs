@@ -10,7 +10,8 @@ use crate::engine::ledger::{put_app, put_release, put_routes};
 use crate::engine::rollout::{Target, app_name};
 use crate::store::Expect;
 use crate::{
-    App, AppRoutes, Error, ErrorCode, EventKind, Live, ProcessType, ReleaseState, Result, Retry, RouteState,
+    App, AppRoutes, Error, ErrorCode, EventKind, Instance, InstanceState, Live, ProcessType, ReleaseId,
+    ReleaseState, Result, Retry, RouteState,
 };
 
 #[derive(Debug)]
@@ -77,6 +78,12 @@ impl Step for SwitchRoute {
     }
 }
 
+/// Whether the web processes of a release are about to be up: none has crashed or is lost.
+fn is_starting(instances: &[Instance], release: ReleaseId) -> bool {
+    let mut web = instances.iter().filter(|i| i.release == release && i.name.process.is_web());
+    web.all(|i| matches!(i.state, InstanceState::Starting | InstanceState::Stopping))
+}
+
 impl Inner {
     /// The routes of an app as they should be now, one generation after the stored ones.
     pub(crate) async fn routes_for(&self, app: &App, stored: Option<&AppRoutes>) -> Result<AppRoutes> {
@@ -93,6 +100,7 @@ impl Inner {
         routes.state = match web {
             _ if app.maintenance => RouteState::Maintenance,
             0 => RouteState::Stopped,
+            _ if routes.backends.is_empty() && is_starting(&instances, live.release) => RouteState::Starting,
             _ => RouteState::Serving,
         };
         Ok(routes)

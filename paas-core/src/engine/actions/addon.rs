@@ -1,0 +1,100 @@
+//! Add-ons: made and removed.
+
+use std::collections::BTreeMap;
+
+use super::AddonOrder;
+use crate::engine::kinds::{AddonInput, DEPROVISION, PROVISION, kind_name};
+use crate::engine::ledger::{Stored, put_addon, put_app};
+use crate::engine::steps::{chosen, hides};
+use crate::engine::submit::Order;
+use crate::engine::{Engine, WorkflowHandle};
+use crate::store::{Expect, Transaction};
+use crate::{Addon, AddonId, AddonState, AppName, Error, ErrorCode, Principal, Result, Subject};
+
+impl Engine {
+    /// Makes an add-on and attaches it. The workflow is the add-on's own: it ends once the app's roll-out with
+    /// the new config vars is queued.
+    ///
+    /// # Errors
+    /// `not_found` for the service; `unavailable` where it can't be had; `exists` for the attachment's name.
+    pub async fn add_addon(
+        &self,
+        app: &AppName,
+        order: AddonOrder,
+        by: &Principal,
+    ) -> Result<(AddonId, WorkflowHandle)> {
+        let inner = &self.inner;
+        let (_, catalog) = inner.provider(&order.service).await?;
+        let plan = chosen(&catalog, order.plan.as_ref())?;
+        if let Some(other) = order.plan.filter(|other| *other != plan) {
+            let plans: Vec<_> = catalog.plans.iter().map(|plan| plan.name.as_str()).collect();
+            let what = format!("{} has no plan {other}; it has {}", catalog.service, plans.join(", "));
+            return Err(Error::new(ErrorCode::InvalidParams, what));
+        }
+        let attachment = order.attachment.unwrap_or_else(|| catalog.attachment.clone());
+        let stored = inner.ledger.app(app).await?;
+        let taken =
+            inner.ledger.addons(stored.value.id).await?.iter().any(|addon| addon.attachment == attachment);
+        if taken {
+            let what = format!("{app} has an add-on attached as {attachment} already; choose another name");
+            return Err(Error::new(ErrorCode::Exists, what));
+        }
+        if let Some(key) = hides(&stored.value, &attachment) {
+            let what = format!(
+                "{app} has set {key} itself, which would hide the add-on's; unset it, or attach under another name"
+            );
+            return Err(Error::new(ErrorCode::Exists, what));
+        }
+        let id = AddonId::new();
+        let addon = Addon {
+            id,
+            service: catalog.service.clone(),
+            plan: plan.clone(),
+            app: app.clone(),
+            app_id: stored.value.id,
+            attachment: attachment.clone(),
+            state: AddonState::Provisioning,
+            created_at: inner.clock.now(),
+            vars: BTreeMap::new(),
+        };
+        let input = AddonInput {
+            app: app.clone(),
+            app_id: addon.app_id,
+            addon: id,
+            service: catalog.service,
+            plan,
+            attachment,
+        };
+        let order = Order::new(kind_name(PROVISION), Subject::Addon(id), &input, by)?;
+        let mut tx = Transaction::new()
+            .write(put_app(&stored.value, Expect::Rev(stored.rev))?)
+            .write(put_addon(&addon, Expect::Absent)?);
+        let workflow = inner.order(&mut tx, order).await?;
+        inner.store.commit(tx).await?;
+        Ok((id, self.workflow(workflow)))
+    }
+
+    /// Detaches an add-on, and destroys it and its data once the app no longer runs with it.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn remove_addon(&self, addon: AddonId, by: &Principal) -> Result<WorkflowHandle> {
+        let inner = &self.inner;
+        let gone = || Error::new(ErrorCode::NotFound, format!("there is no add-on {addon}"));
+        let Stored { rev, value: mut row } = inner.ledger.addon(addon).await?.ok_or_else(gone)?;
+        row.state = AddonState::Deprovisioning;
+        let input = AddonInput {
+            app: row.app.clone(),
+            app_id: row.app_id,
+            addon,
+            service: row.service.clone(),
+            plan: row.plan.clone(),
+            attachment: row.attachment.clone(),
+        };
+        let order = Order::new(kind_name(DEPROVISION), Subject::Addon(addon), &input, by)?;
+        let mut tx = Transaction::new().write(put_addon(&row, Expect::Rev(rev))?);
+        let workflow = inner.order(&mut tx, order).await?;
+        inner.store.commit(tx).await?;
+        Ok(self.workflow(workflow))
+    }
+}
