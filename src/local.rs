@@ -75,7 +75,7 @@ impl Local {
         let address = listener.local_addr().map_err(deaf)?;
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let blobs = Arc::new(DirBlobs::open(folder.join("blobs"))?);
+        let blobs = Arc::new(DirBlobs::open(folder.join("blobs"))?.with_clock(clock.clone()));
         let logs = Arc::new(FileLogs::open(folder.join("logs"), LogBounds::default())?);
         let process = ProcessConfig::new(
             folder.join("run"),

@@ -53,7 +53,7 @@ impl Platform {
         let helper = Helper::current().map_err(|e| Error::new(ErrorCode::NotInitialised, e.to_string()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let logs = Arc::new(FileLogs::open(data.join("logs"), LogBounds::default())?);
-        let blobs = Arc::new(DirBlobs::open(data.join("blobs"))?);
+        let blobs = Arc::new(DirBlobs::open(data.join("blobs"))?.with_clock(clock.clone()));
         let store = Arc::new(SqliteStore::open(data.join("paas.db"), clock.clone())?);
         let tokens = Tokens::new(store.clone()).allow_create();
         tokens.ensure(&owner().name, &token).await?;

@@ -2,17 +2,41 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::io::AsyncRead;
 
-use crate::{Digest, Error, ErrorCode, Result};
+use crate::{Clock, Digest, Error, ErrorCode, Result, SystemClock};
 
 /// A stream of content.
 pub type BlobReader = Box<dyn AsyncRead + Send + Unpin>;
 
+/// Content that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobEntry {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was put or renewed the last time.
+    pub used_at: DateTime<Utc>,
+}
+
+impl BlobEntry {
+    /// Content of this size, used last at this time.
+    pub fn new(digest: Digest, size: u64, used_at: DateTime<Utc>) -> Self {
+        Self { digest, size, used_at }
+    }
+}
+
 /// Keeps content by digest.
+///
+/// It belongs to one engine's store: the engine removes what neither a release nor a workflow of that store names. So give
+/// it a folder or a prefix of its own.
 #[async_trait]
 pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     /// Keeps the content of this file.
@@ -36,6 +60,37 @@ pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When it can't be told.
     async fn has(&self, digest: Digest) -> Result<bool>;
+
+    /// Says that somebody is about to refer to the content: it counts as put now. False where it isn't there.
+    ///
+    /// # Errors
+    /// When it can't be told.
+    async fn renew(&self, digest: Digest) -> Result<bool> {
+        self.has(digest).await
+    }
+
+    /// What is kept, in the order of the digests' bytes: after this one, at most `limit`. Where it can't be told, nothing
+    /// is listed, and nothing collected.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    async fn list(&self, after: Option<Digest>, limit: usize) -> Result<Vec<BlobEntry>> {
+        let _ = (after, limit);
+        Ok(Vec::new())
+    }
+
+    /// Forgets content that was neither put nor renewed since `before`, and says whether it did.
+    ///
+    /// # Behavior
+    /// - Between the look and the end of the content nobody puts or renews it: either that comes first and the content
+    ///   stays, or it comes after and finds the content gone.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    async fn collect(&self, digest: Digest, before: DateTime<Utc>) -> Result<bool> {
+        let _ = (digest, before);
+        Ok(false)
+    }
 
     /// Forgets content. Forgetting what isn't there is no error.
     ///
@@ -82,10 +137,12 @@ impl Blobs for NoBlobs {
     }
 }
 
-/// Content in a folder of this machine: `ab/cdef…`, each file written aside, synced and renamed.
+/// Content in a folder of this machine: `ab/cdef…`, each file written aside, synced and renamed. When it was used last is
+/// the file's time of change.
 #[derive(Debug, Clone)]
 pub struct DirBlobs {
     root: PathBuf,
+    clock: Arc<dyn Clock>,
 }
 
 impl DirBlobs {
@@ -99,7 +156,14 @@ impl DirBlobs {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
         made.map_err(|e| Error::from_io(format!("can't make the folder {}", root.display()), e))?;
         sweep(&root).map_err(|e| Error::from_io(format!("can't sweep the folder {}", root.display()), e))?;
-        Ok(Self { root })
+        Ok(Self { root, clock: Arc::new(SystemClock::new()) })
+    }
+
+    /// By this clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
@@ -132,8 +196,8 @@ fn sweep(root: &Path) -> std::io::Result<()> {
 #[async_trait]
 impl Blobs for DirBlobs {
     async fn put(&self, digest: Digest, file: &Path) -> Result<()> {
-        let (target, file) = (self.path(digest), file.to_owned());
-        blocking(move || put_file(digest, &file, &target)).await
+        let (blobs, file) = (self.clone(), file.to_owned());
+        blocking(move || blobs.put_file(digest, &file)).await
     }
 
     async fn get(&self, digest: Digest) -> Result<BlobReader> {
@@ -151,6 +215,45 @@ impl Blobs for DirBlobs {
         found.map_err(|e| Error::from_io(format!("can't look for the content {digest}"), e))
     }
 
+    async fn renew(&self, digest: Digest) -> Result<bool> {
+        let blobs = self.clone();
+        blocking(move || {
+            let failed = |e| Error::from_io(format!("can't renew the content {digest}"), e);
+            let _turn = blobs.turn().map_err(failed)?;
+            blobs.touch(&blobs.path(digest)).map_err(failed)
+        })
+        .await
+    }
+
+    async fn list(&self, after: Option<Digest>, limit: usize) -> Result<Vec<BlobEntry>> {
+        let root = self.root.clone();
+        blocking(move || {
+            list(&root, after, limit)
+                .map_err(|e| Error::from_io(format!("can't list what is kept in {}", root.display()), e))
+        })
+        .await
+    }
+
+    async fn collect(&self, digest: Digest, before: DateTime<Utc>) -> Result<bool> {
+        let blobs = self.clone();
+        blocking(move || {
+            let failed = |e| Error::from_io(format!("can't remove the content {digest}"), e);
+            let _turn = blobs.turn().map_err(failed)?;
+            let path = blobs.path(digest);
+            let used = match std::fs::metadata(&path) {
+                Ok(found) => DateTime::<Utc>::from(found.modified().map_err(failed)?),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                Err(e) => return Err(failed(e)),
+            };
+            let old = used < before;
+            if old {
+                std::fs::remove_file(&path).map_err(failed)?;
+            }
+            Ok(old)
+        })
+        .await
+    }
+
     async fn delete(&self, digest: Digest) -> Result<()> {
         match tokio::fs::remove_file(self.path(digest)).await {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -165,38 +268,107 @@ impl Blobs for DirBlobs {
     }
 }
 
-fn put_file(digest: Digest, file: &Path, target: &Path) -> Result<()> {
-    let failed = |e| Error::from_io(format!("can't keep the content {digest}"), e);
-    if target.exists() {
-        return Ok(());
+impl DirBlobs {
+    /// Only one at a time puts, renews or collects, of all processes that use the folder.
+    fn turn(&self) -> std::io::Result<std::fs::File> {
+        let path = self.root.join(".turn");
+        let turn = std::fs::File::options().create(true).truncate(false).write(true).open(path)?;
+        turn.lock()?;
+        Ok(turn)
     }
-    let dir = target.parent().unwrap_or(target);
-    if !dir.exists() {
-        std::fs::create_dir_all(dir).map_err(failed)?;
-        // The new folder's own name must be safe, too.
-        dir.parent().map_or(Ok(()), |root| std::fs::File::open(root)?.sync_all()).map_err(failed)?;
-    }
-    let aside = dir.join(format!(".{}", uuid::Uuid::new_v4()));
-    let written = (|| {
-        let mut from = std::fs::File::open(file)?;
-        let mut to = HashingFile::create(&aside)?;
-        std::io::copy(&mut from, &mut to)?;
-        to.finish()
-    })();
-    let kept = match written {
-        Ok(actual) if actual == digest => std::fs::rename(&aside, target)
-            .and_then(|()| std::fs::File::open(dir)?.sync_all())
-            .map_err(failed),
-        Ok(actual) => {
-            Err(Error::new(ErrorCode::Corrupt, format!("the content of {digest} has digest {actual}")))
+
+    /// Marks it as used now; false where it isn't there.
+    fn touch(&self, path: &Path) -> std::io::Result<bool> {
+        match std::fs::File::open(path) {
+            Ok(file) => file.set_modified(self.clock.now().into()).map(|()| true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
         }
-        Err(e) => Err(failed(e)),
-    };
-    if kept.is_err() {
-        // It is ours and holds nothing that is needed.
-        let _ = std::fs::remove_file(&aside);
     }
-    kept
+
+    fn put_file(&self, digest: Digest, file: &Path) -> Result<()> {
+        let (failed, target) =
+            (|e| Error::from_io(format!("can't keep the content {digest}"), e), self.path(digest));
+        {
+            let _turn = self.turn().map_err(failed)?;
+            if self.touch(&target).map_err(failed)? {
+                return Ok(());
+            }
+        }
+        self.write_file(digest, file, &target)
+    }
+
+    /// Writes it aside and puts it in its place.
+    fn write_file(&self, digest: Digest, file: &Path, target: &Path) -> Result<()> {
+        let failed = |e| Error::from_io(format!("can't keep the content {digest}"), e);
+        let dir = target.parent().unwrap_or(target);
+        if !dir.exists() {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+            // The new folder's own name must be safe, too.
+            dir.parent().map_or(Ok(()), |root| std::fs::File::open(root)?.sync_all()).map_err(failed)?;
+        }
+        let aside = dir.join(format!(".{}", uuid::Uuid::new_v4()));
+        let written = (|| {
+            let mut from = std::fs::File::open(file)?;
+            let mut to = HashingFile::create(&aside)?;
+            std::io::copy(&mut from, &mut to)?;
+            to.finish()
+        })();
+        let kept = match written {
+            Ok(actual) if actual == digest => {
+                let placed = self.turn().and_then(|_turn| {
+                    self.touch(&aside)?;
+                    std::fs::rename(&aside, target)
+                });
+                placed.and_then(|()| std::fs::File::open(dir)?.sync_all()).map_err(failed)
+            }
+            Ok(actual) => {
+                Err(Error::new(ErrorCode::Corrupt, format!("the content of {digest} has digest {actual}")))
+            }
+            Err(e) => Err(failed(e)),
+        };
+        if kept.is_err() {
+            // It is ours and holds nothing that is needed.
+            let _ = std::fs::remove_file(&aside);
+        }
+        kept
+    }
+}
+
+/// The entries of a folder in the order of their names.
+fn sorted(dir: &Path) -> std::io::Result<Vec<std::fs::DirEntry>> {
+    let mut entries = std::fs::read_dir(dir)?.collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    Ok(entries)
+}
+
+/// Whatever isn't named like content is somebody else's.
+fn list(root: &Path, after: Option<Digest>, limit: usize) -> std::io::Result<Vec<BlobEntry>> {
+    let after = after.map(|after| after.hex()).unwrap_or_default();
+    let mut found = Vec::new();
+    for dir in sorted(root)? {
+        let prefix = dir.file_name().to_string_lossy().into_owned();
+        if prefix.len() != 2 || !dir.file_type()?.is_dir() || *prefix < *after.get(..2).unwrap_or_default() {
+            continue;
+        }
+        for file in sorted(&dir.path())? {
+            let hex = format!("{prefix}{}", file.file_name().to_string_lossy());
+            let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else { continue };
+            if hex <= after {
+                continue;
+            }
+            if found.len() == limit {
+                return Ok(found);
+            }
+            match file.metadata() {
+                Ok(is) => found.push(BlobEntry::new(digest, is.len(), is.modified()?.into())),
+                // Somebody removed it meanwhile.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(found)
 }
 
 struct HashingFile {

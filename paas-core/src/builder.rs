@@ -129,6 +129,16 @@ pub trait Builder: fmt::Debug + Send + Sync + 'static {
     /// When it can't be removed.
     async fn forget(&self, ctx: &Context, app: AppId) -> Result<()>;
 
+    /// Removes an artifact of its own that no release refers to any more. Removing what isn't there is no error. Slugs
+    /// are content in `Blobs`, which the engine removes itself.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    async fn discard(&self, ctx: &Context, artifact: &Artifact) -> Result<()> {
+        let _ = (ctx, artifact);
+        Ok(())
+    }
+
     /// The digest of what would change the result beside code, builder version and config: stack, limits,
     /// pinned defaults. Part of the key under which an artifact is found again.
     fn inputs(&self, request: &BuildRequest) -> Digest {

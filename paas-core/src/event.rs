@@ -154,6 +154,13 @@ pub enum EventKind {
         /// The service.
         service: AddonService,
     },
+    /// What nothing refers to any more was removed.
+    GarbageCollected {
+        /// How many sources and slugs.
+        contents: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// A workflow is over.
     Ended {
         /// How.
@@ -207,6 +214,9 @@ impl fmt::Display for EventKind {
                 write!(f, "{service} is attached as {attachment}")
             }
             Self::AddonDeprovisioned { service } => write!(f, "{service} and its data are gone"),
+            Self::GarbageCollected { contents, bytes } => {
+                write!(f, "{contents} sources and slugs of {bytes} bytes that nothing needs are removed")
+            }
             Self::Ended { state, failure: Some(failure) } => write!(f, "{state}: {}", failure.message),
             Self::Ended { state, failure: None } => write!(f, "{state}"),
         }

@@ -69,9 +69,9 @@ pub use config::{ConfigValue, ConfigVars, Redactor};
 pub use context::{Context, IdempotencyKey};
 pub use digest::Digest;
 pub use engine::{
-    AddonOrder, Changes, ConfigEdit, DeployOrder, Engine, EngineBuilder, EngineOptions, EventStream,
-    FirstSight, Flow, Moment, RollbackOrder, Step, StepAction, StepCall, StepDef, StepOutput, Turn, Waist,
-    WorkflowHandle, WorkflowKind,
+    AddonOrder, Changes, Collected, ConfigEdit, DeployOrder, Engine, EngineBuilder, EngineOptions,
+    EventStream, FirstSight, Flow, Moment, RollbackOrder, Step, StepAction, StepCall, StepDef, StepOutput,
+    Turn, Waist, WorkflowHandle, WorkflowKind,
 };
 pub use error::{Error, ErrorCode, Failure, Result, Retry};
 pub use event::{Event, EventKind};

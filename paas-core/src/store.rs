@@ -304,6 +304,8 @@ pub struct Transaction {
     pub writes: Vec<Write>,
     /// The events, in order.
     pub events: Vec<NewEvent>,
+    /// Forgets the events up to this place.
+    pub trim: Option<u64>,
 }
 
 impl Transaction {
@@ -323,6 +325,13 @@ impl Transaction {
     #[must_use]
     pub fn write(mut self, write: Write) -> Self {
         self.writes.push(write);
+        self
+    }
+
+    /// Forgetting the events up to this place.
+    #[must_use]
+    pub fn trim(mut self, place: u64) -> Self {
+        self.trim = Some(place);
         self
     }
 
@@ -440,6 +449,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///   except that a write with a state other than `Active`, or one that `yields`, takes owner and lease away.
     /// - Events get growing places in their order, and are seen by readers only in that order, without holes
     ///   that could be filled later.
+    /// - `trim` forgets the events up to that place, never the newest one; the places of those that stay don't change.
     ///
     /// # Errors
     /// `lease_lost` for fence and lease, `conflict` when an expectation doesn't hold (in this order of

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -32,6 +33,15 @@ pub(crate) struct Ledger {
 pub(crate) struct DomainOwner {
     pub(crate) app: AppName,
     pub(crate) app_id: AppId,
+}
+
+/// A build that can be used again.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ArtifactRow {
+    #[serde(flatten)]
+    pub(crate) artifact: Artifact,
+    /// When it was made or used the last time.
+    pub(crate) used_at: DateTime<Utc>,
 }
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<String> {
@@ -122,7 +132,8 @@ impl Ledger {
     }
 
     pub(crate) async fn artifact(&self, key: Digest) -> Result<Option<Artifact>> {
-        Ok(self.get(Table::Artifacts, &key.hex(), "the artifact").await?.map(|stored| stored.value))
+        let row = self.get::<ArtifactRow>(Table::Artifacts, &key.hex(), "the artifact").await?;
+        Ok(row.map(|row| row.value.artifact))
     }
 
     pub(crate) async fn domain(&self, domain: &DomainName) -> Result<Option<Stored<DomainOwner>>> {
@@ -207,8 +218,8 @@ pub(crate) fn put_routes(routes: &AppRoutes, expect: Expect) -> Result<Write> {
     Ok(Write::put(Table::Routes, routes.app.as_str(), "", expect, encode(routes)?))
 }
 
-pub(crate) fn put_artifact(key: Digest, app: AppId, artifact: &Artifact) -> Result<Write> {
-    Ok(Write::put(Table::Artifacts, key.hex(), app.to_string(), Expect::Any, encode(artifact)?))
+pub(crate) fn put_artifact(key: Digest, app: AppId, row: &ArtifactRow) -> Result<Write> {
+    Ok(Write::put(Table::Artifacts, key.hex(), app.to_string(), Expect::Any, encode(row)?))
 }
 
 pub(crate) fn put_workflow(workflow: &Workflow, expect: Expect) -> Result<Write> {

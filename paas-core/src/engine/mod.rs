@@ -8,6 +8,7 @@ mod builder;
 mod decide;
 mod dispatch;
 mod environment;
+mod garbage;
 mod handle;
 mod kind;
 mod kinds;
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 pub use actions::{AddonOrder, ConfigEdit, DeployOrder, RollbackOrder};
 pub use builder::EngineBuilder;
+pub use garbage::Collected;
 pub use handle::WorkflowHandle;
 pub use kind::{Changes, Flow, Moment, Step, StepAction, StepCall, StepDef, StepOutput, WorkflowKind};
 pub use options::{EngineOptions, FirstSight};
@@ -124,6 +126,7 @@ impl Engine {
         steps::sweep(&self.inner.options.work_dir).await?;
         self.inner.tasks.spawn(dispatch::dispatch(self.inner.clone()));
         self.inner.tasks.spawn(reconcile::reconcile(self.inner.clone()));
+        self.inner.tasks.spawn(garbage::keep_house(self.inner.clone()));
         Ok(())
     }
 

@@ -48,6 +48,14 @@ pub struct EngineOptions {
     pub build_timeout: Duration,
     /// How much one instance may use where the app names no size.
     pub size: Size,
+    /// How many of an app's newest releases that went live keep their code, so that one can go back to them.
+    pub keep_releases: usize,
+    /// How long what nothing refers to is kept: code that was pushed and never released, builds that failed later.
+    pub keep_unused: Duration,
+    /// How long workflows that have ended and events are kept.
+    pub keep_history: Duration,
+    /// How often garbage is collected.
+    pub collect_every: Duration,
     /// Which process types start by themselves.
     pub first_sight: FirstSight,
     /// Where checkouts are unpacked while they are built.
@@ -71,6 +79,10 @@ impl Default for EngineOptions {
             grace: Duration::from_secs(30),
             build_timeout: Duration::from_secs(15 * 60),
             size: Size::standard(),
+            keep_releases: 20,
+            keep_unused: Duration::from_secs(24 * 60 * 60),
+            keep_history: Duration::from_secs(90 * 24 * 60 * 60),
+            collect_every: Duration::from_secs(60 * 60),
             first_sight: FirstSight::All,
             work_dir: std::env::temp_dir().join("paas"),
         }

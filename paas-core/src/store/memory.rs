@@ -3,7 +3,7 @@
 mod queue;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,7 +58,9 @@ struct State {
     tables: BTreeMap<Table, Rows>,
     queue: Queue,
     leases: BTreeMap<String, (String, DateTime<Utc>)>,
-    events: Vec<EventRow>,
+    events: VecDeque<EventRow>,
+    /// How many of the oldest events were forgotten.
+    trimmed: u64,
     places_by_subject: BTreeMap<String, Vec<u64>>,
     last_place: u64,
 }
@@ -126,11 +128,30 @@ impl State {
         }
         self.last_place = last_place;
         for event in transaction.events {
-            let seq = self.events.len() as u64 + 1;
+            let seq = self.newest() + 1;
             self.places_by_subject.entry(event.subject.clone()).or_default().push(seq);
-            self.events.push(EventRow::new(seq, event.subject, event.body));
+            self.events.push_back(EventRow::new(seq, event.subject, event.body));
         }
-        Ok(self.events.len() as u64)
+        if let Some(place) = transaction.trim {
+            self.trim(place);
+        }
+        Ok(self.newest())
+    }
+
+    fn newest(&self) -> u64 {
+        self.trimmed + self.events.len() as u64
+    }
+
+    fn trim(&mut self, place: u64) {
+        while self.trimmed < place && self.events.len() > 1 {
+            self.events.pop_front();
+            self.trimmed += 1;
+        }
+        let trimmed = self.trimmed;
+        self.places_by_subject.retain(|_, places| {
+            places.drain(..places.partition_point(|place| *place <= trimmed));
+            !places.is_empty()
+        });
     }
 
     fn claim(&mut self, request: &ClaimRequest, now: DateTime<Utc>) -> Option<Row> {
@@ -177,13 +198,13 @@ impl State {
 
     fn events(&self, after: u64, subject: Option<&str>, limit: usize) -> Vec<EventRow> {
         let from = |places: &[u64]| places.partition_point(|place| *place <= after);
-        let first = usize::try_from(after).unwrap_or(usize::MAX).min(self.events.len());
+        let index = |place: u64| usize::try_from(place.saturating_sub(self.trimmed)).unwrap_or(usize::MAX);
         let Some(subject) = subject else {
-            return self.events[first..].iter().take(limit).cloned().collect();
+            return self.events.iter().skip(index(after)).take(limit).cloned().collect();
         };
         let places = self.places_by_subject.get(subject).map_or(&[][..], Vec::as_slice);
         let wanted = places[from(places)..].iter().take(limit);
-        wanted.filter_map(|place| self.events.get(usize::try_from(*place).ok()? - 1)).cloned().collect()
+        wanted.filter_map(|place| self.events.get(index(*place) - 1)).cloned().collect()
     }
 }
 

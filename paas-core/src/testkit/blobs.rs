@@ -21,6 +21,7 @@ where
     content_with_another_digest_is_refused(&make().await, scratch).await;
     the_same_content_again_is_no_error(&make().await, scratch).await;
     what_was_deleted_is_gone(&make().await, scratch).await;
+    what_was_not_used_for_long_can_be_collected(&make().await, scratch).await;
     many_may_put_the_same_content_at_once(&make().await, scratch).await;
     a_reader_ends_well_though_the_content_is_deleted_meanwhile(&make().await, scratch).await;
 }
@@ -86,6 +87,46 @@ async fn what_was_deleted_is_gone(blobs: &dyn Blobs, scratch: &Path) {
     assert!(read(blobs, other).await == b"other", "and only that");
     put(blobs, b"gone", scratch).await;
     assert!(read(blobs, gone).await == b"gone", "it can be put again");
+}
+
+async fn what_was_not_used_for_long_can_be_collected(blobs: &dyn Blobs, scratch: &Path) {
+    let (one, two) = (put(blobs, b"one", scratch).await, put(blobs, b"two", scratch).await);
+    let all = blobs.list(None, 10).await.expect("what is there can be listed");
+    if all.is_empty() {
+        // It can't tell, and so nothing is ever collected.
+        assert!(
+            !blobs.collect(one, chrono::DateTime::<chrono::Utc>::MAX_UTC).await.expect("it can be asked")
+        );
+        assert!(blobs.has(one).await.expect("it can be told"));
+        return;
+    }
+    let mut expected = [(one, 3), (two, 3)];
+    expected.sort_by_key(|(digest, _)| *digest);
+    let listed: Vec<_> = all.iter().map(|entry| (entry.digest, entry.size)).collect();
+    assert_eq!(listed, expected, "all content is listed in the order of its digests");
+    let mut paged = blobs.list(None, 1).await.expect("a page");
+    paged.extend(blobs.list(Some(paged[0].digest), 1).await.expect("the next page"));
+    assert_eq!(paged, all, "pages are the whole list");
+    let last = blobs.list(Some(all[1].digest), 1).await.expect("the page after the last");
+    assert!(last.is_empty(), "nothing comes after the last");
+
+    let used = all.iter().find(|entry| entry.digest == one).expect("it is listed").used_at;
+    assert!(!blobs.collect(one, used).await.expect("it can be asked"), "what was used since then stays");
+    let later = used + chrono::Duration::nanoseconds(1);
+    assert!(
+        blobs.collect(one, later).await.expect("it can be collected"),
+        "what was not used since then goes"
+    );
+    assert!(!blobs.has(one).await.expect("it can be told"), "what was collected is gone");
+    assert!(!blobs.collect(one, later).await.expect("twice, too"), "what is gone is not collected again");
+    assert!(blobs.has(two).await.expect("it can be told"), "and only that is gone");
+    assert!(!blobs.renew(one).await.expect("it can be asked"), "what is gone can't be renewed");
+    assert!(blobs.renew(two).await.expect("it can be asked"), "what is there can");
+    let renewed = blobs.list(None, 10).await.expect("a list")[0].used_at;
+    let before = all.iter().find(|entry| entry.digest == two).expect("it is listed").used_at;
+    assert!(renewed >= before, "renewing never makes it older");
+    put(blobs, b"two", scratch).await;
+    assert!(blobs.list(None, 10).await.expect("a list")[0].used_at >= renewed, "nor does putting it again");
 }
 
 async fn many_may_put_the_same_content_at_once(blobs: &dyn Blobs, scratch: &Path) {

@@ -287,8 +287,7 @@ async fn invariant_12_a_single_type_never_runs_twice_and_the_deploy_says_so() {
     assert_eq!(said.state, StepState::Done);
     let query = paas_core::LogQuery::all().workflow(second.id);
     let lines: Vec<_> =
-        futures_util::StreamExt::collect::<Vec<_>>(bench.engine.read_log(&hello(), query).await.unwrap())
-            .await;
+        StreamExt::collect::<Vec<_>>(bench.engine.read_log(&hello(), query).await.unwrap()).await;
     assert!(lines.iter().any(|line| line.text.contains("clock never runs twice")), "{lines:#?}");
     bench.is_sound().await;
 }
@@ -372,7 +371,7 @@ async fn an_instance_that_comes_back_elsewhere_is_routed_again() {
     bench.platform.world.restart_instance(&hello(), "web.1");
     let mut events = bench.engine.watch(0, Some(hello()));
     loop {
-        let event = futures_util::StreamExt::next(&mut events).await.unwrap().unwrap();
+        let event = StreamExt::next(&mut events).await.unwrap().unwrap();
         if matches!(event.kind, EventKind::RoutesChanged { generation } if generation > before.generation) {
             break;
         }

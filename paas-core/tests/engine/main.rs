@@ -7,6 +7,7 @@ mod cancel;
 mod crash;
 mod deploy;
 mod embed;
+mod garbage;
 mod queue;
 mod secrets;
 mod twice;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use paas_core::store::MemoryStore;
 use paas_core::testkit::world::{TestPlatform, check};
-use paas_core::{AppName, Engine, Principal, Store};
+use paas_core::{AppName, Engine, EngineBuilder, Principal, Store};
 
 pub(crate) const WEB: &str = "web: serve\n";
 pub(crate) const WEB_AND_WORKER: &str = "web: serve\nworker: work\n";
@@ -33,7 +34,8 @@ pub(crate) struct Bench {
     pub(crate) platform: TestPlatform,
     pub(crate) engine: Engine,
     pub(crate) store: Arc<dyn Store>,
-    _passing: Box<dyn std::any::Any>,
+    #[expect(dead_code, reason = "time passes until it is dropped")]
+    passing: Option<Box<dyn std::any::Any>>,
 }
 
 impl Bench {
@@ -41,16 +43,22 @@ impl Bench {
         Self::with(|builder| builder).await
     }
 
-    pub(crate) async fn with(
-        change: impl FnOnce(paas_core::EngineBuilder) -> paas_core::EngineBuilder,
-    ) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(EngineBuilder) -> EngineBuilder) -> Self {
         let platform = TestPlatform::new().unwrap();
+        let passing = platform.let_time_pass();
+        Self { passing: Some(Box::new(passing)), ..Self::of(platform, change).await }
+    }
+
+    /// One whose time stands still.
+    pub(crate) async fn of(
+        platform: TestPlatform,
+        change: impl FnOnce(EngineBuilder) -> EngineBuilder,
+    ) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(platform.clock()));
         let engine = change(platform.engine(store.clone()).unwrap()).build().unwrap();
-        let passing = platform.let_time_pass();
         engine.start().await.unwrap();
         engine.create_app(&hello(), &me()).await.unwrap();
-        Self { platform, engine, store, _passing: Box::new(passing) }
+        Self { platform, engine, store, passing: None }
     }
 
     pub(crate) async fn deploy(&self, code: &str) -> paas_core::Result<paas_core::Workflow> {

@@ -53,6 +53,7 @@ impl Engine {
             );
             return Err(Error::new(ErrorCode::InvalidParams, what));
         }
+        self.inner.keep_artifact(&release.artifact, format_args!("{app} {to}")).await?;
         self.change(app, |_, stored| {
             let input = RollbackInput { app_id: stored.id, to, keep_config: order.keep_config };
             Ok((Vec::new(), Some(order_for(stored, ROLLBACK, &input, by)?)))

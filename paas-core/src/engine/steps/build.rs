@@ -14,7 +14,7 @@ use crate::blobs::blocking;
 use crate::engine::Inner;
 use crate::engine::kind::{Changes, Moment, Step, StepCall, StepOutput};
 use crate::engine::kinds::{DeployInput, Platform};
-use crate::engine::ledger::put_artifact;
+use crate::engine::ledger::{ArtifactRow, put_artifact};
 use crate::engine::rollout::app_name;
 use crate::{
     Artifact, ArtifactKind, BuildRequest, Builder, Checkout, Detection, Digest, Error, ErrorCode, Redactor,
@@ -86,7 +86,8 @@ impl Step for Build {
         let Moment::Done(_) = moment else { return Ok(Changes::none()) };
         let Some(built) = call.output::<Built>("build")? else { return Ok(Changes::none()) };
         let input: DeployInput = call.input()?;
-        Ok(Changes::none().write(put_artifact(built.key, input.app_id, &built.artifact)?))
+        let row = ArtifactRow { artifact: built.artifact, used_at: call.ctx.clock.now() };
+        Ok(Changes::none().write(put_artifact(built.key, input.app_id, &row)?))
     }
 }
 
@@ -112,7 +113,7 @@ async fn build(
 /// An artifact that was built from the same before, if it is still there.
 async fn usable(inner: &Inner, key: Digest) -> Result<Option<Artifact>> {
     let Some(artifact) = inner.ledger.artifact(key).await? else { return Ok(None) };
-    let there = artifact.kind != ArtifactKind::Slug || inner.blobs.has(artifact.digest).await?;
+    let there = artifact.kind != ArtifactKind::Slug || inner.blobs.renew(artifact.digest).await?;
     Ok(there.then_some(artifact))
 }
 

@@ -59,7 +59,7 @@ async fn kept(
     tree: Digest,
     revision: Revision,
 ) -> Result<StepOutput> {
-    if blobs.has(tree).await? {
+    if blobs.renew(tree).await? {
         StepOutput::with(&Fetched { tree, revision })
     } else {
         Err(Error::new(ErrorCode::BadSource, format!("the archived source {tree} is gone; deploy it again")))

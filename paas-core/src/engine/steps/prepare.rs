@@ -39,6 +39,8 @@ impl Step for Prepare {
             return StepOutput::with(&None::<Target>);
         }
         let release = self.draft(&inner, call, &app).await?;
+        // From here on the release refers to it; whoever collects garbage has seen that, or leaves it alone.
+        inner.keep_artifact(&release.artifact, &release.description).await?;
         let processes = &release.artifact.processes;
         if processes.iter().all(|(process, _)| process.is_release()) {
             let what = "the app has no process to run: add a Procfile with a line such as `web: ./server`";

@@ -28,6 +28,10 @@ pub(super) fn commit(connection: &Connection, transaction: Transaction, now: Dat
     for event in transaction.events {
         append.execute((event.subject, event.body))?;
     }
+    if let Some(place) = transaction.trim {
+        let sql = "DELETE FROM events WHERE seq <= ?1 AND seq < (SELECT max(seq) FROM events)";
+        connection.prepare_cached(sql)?.execute([rows::integer(place)])?;
+    }
     let mut newest = connection.prepare_cached("SELECT coalesce(max(seq), 0) FROM events")?;
     newest.query_one([], |row| Ok(rows::number(row, 0)))?
 }

@@ -6,6 +6,7 @@ sentences![
     a_commit_tells_the_place_of_the_newest_event,
     events_are_read_by_subject,
     whoever_follows_events_misses_none,
+    old_events_are_forgotten_and_the_places_of_the_others_stay,
     a_commit_wakes_who_listens,
     a_lease_that_is_given_back_wakes_who_listens,
 ];
@@ -45,6 +46,24 @@ async fn events_are_read_by_subject(w: World) {
     let seen = w.store.events(0, Some("b"), 1).await.expect("reading works")[0].seq;
     assert_eq!(bodies(&w, seen, Some("b"), 10).await, ["4"]);
     assert_eq!(bodies(&w, 0, Some("none"), 10).await, [""; 0]);
+}
+
+async fn old_events_are_forgotten_and_the_places_of_the_others_stay(w: World) {
+    for n in 0..6 {
+        w.append(["a", "b"][n % 2], &n.to_string()).await;
+    }
+    let all = w.store.events(0, None, 10).await.expect("reading works");
+    let newest = w.commit(Transaction::new().trim(all[2].seq)).await;
+    assert_eq!(newest, all[5].seq, "the newest place is what it was");
+    assert_eq!(w.store.events(0, None, 10).await.expect("reading works"), all[3..]);
+    assert_eq!(bodies(&w, 0, Some("a"), 10).await, ["4"]);
+    assert_eq!(bodies(&w, all[0].seq, Some("b"), 10).await, ["3", "5"]);
+    assert_eq!(bodies(&w, all[3].seq, None, 10).await, ["4", "5"]);
+    // Not even of a place that is still to come.
+    assert_eq!(w.commit(Transaction::new().trim(u64::MAX)).await, newest);
+    assert_eq!(bodies(&w, 0, None, 10).await, ["5"], "the newest one stays");
+    assert!(w.append("a", "6").await > newest, "no place is given twice");
+    assert_eq!(bodies(&w, 0, None, 10).await, ["5", "6"]);
 }
 
 async fn whoever_follows_events_misses_none(w: World) {

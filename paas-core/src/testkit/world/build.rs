@@ -6,9 +6,9 @@ use async_trait::async_trait;
 
 use super::World;
 use crate::{
-    AppId, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId, Context, Detection,
-    Digest, Error, ErrorCode, Manifest, ProcessTable, ProcessType, ProviderName, Result, Revision, Source,
-    SourceRef,
+    AppId, Artifact, ArtifactKind, Blobs as _, BuildRequest, Builder, BuilderCapabilities, BuilderId,
+    Context, Detection, Digest, DirBlobs, Error, ErrorCode, Manifest, ProcessTable, ProcessType,
+    ProviderName, Result, Revision, Source, SourceRef,
 };
 
 /// A source whose location is the text of a `Procfile`; `app.json` follows a line with `---`.
@@ -53,12 +53,19 @@ impl Source for FakeSource {
 
 /// A builder that makes an artifact of a `Procfile` and a [`Manifest`] as JSON.
 #[derive(Debug, Clone)]
-pub struct FakeBuilder(World);
+pub struct FakeBuilder(World, Option<DirBlobs>);
 
 impl FakeBuilder {
-    /// Builds in this world.
+    /// Builds in this world. What it makes is called an image and is nowhere: the fake runtime unpacks nothing.
     pub fn new(world: &World) -> Self {
-        Self(world.clone())
+        Self(world.clone(), None)
+    }
+
+    /// Makes slugs instead, with content that is kept here.
+    #[must_use]
+    pub fn making_slugs(mut self, blobs: DirBlobs) -> Self {
+        self.1 = Some(blobs);
+        self
     }
 }
 
@@ -92,12 +99,19 @@ impl Builder for FakeBuilder {
             // A careless buildpack.
             ctx.log.line(format!("       building with {key}={}", value.expose()));
         }
+        let mut made = (ArtifactKind::Image, request.checkout.digest);
+        if let Some(blobs) = &self.1 {
+            let content = format!("slug of {}", request.checkout.digest);
+            made = (ArtifactKind::Slug, Digest::of(&content));
+            let file = tempfile::NamedTempFile::new()
+                .and_then(|file| std::fs::write(&file, &content).map(|()| file))
+                .map_err(|e| Error::from_io("can't write a slug", e))?;
+            blobs.put(made.1, file.path()).await?;
+        }
         self.0
             .act(ctx, "build", |world| {
                 let name = ProviderName::new("fake").expect("a constant");
-                let digest = request.checkout.digest;
-                // Not a slug: the fake runtime unpacks nothing.
-                let mut artifact = Artifact::new(ArtifactKind::Image, digest, 0, name, ctx.clock.now());
+                let mut artifact = Artifact::new(made.0, made.1, 0, name, ctx.clock.now());
                 artifact.processes = parse(&procfile)?;
                 artifact.manifest = manifest;
                 world.effect(format!("build {}", request.app));
@@ -107,6 +121,11 @@ impl Builder for FakeBuilder {
     }
 
     async fn forget(&self, _: &Context, _: AppId) -> Result<()> {
+        Ok(())
+    }
+
+    async fn discard(&self, _: &Context, artifact: &Artifact) -> Result<()> {
+        self.0.effect(format!("discard {}", artifact.digest));
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ pub struct TestPlatform {
     /// The logs.
     pub logs: MemoryLogs,
     key: [u8; 32],
+    slugs: bool,
     dir: tempfile::TempDir,
 }
 
@@ -36,7 +37,14 @@ impl TestPlatform {
             tempfile::tempdir().map_err(|e| crate::Error::from_io("can't make a temporary folder", e))?;
         let clock =
             Arc::new(ManualClock::new(chrono::DateTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)));
-        Ok(Self { world: World::new(), clock, logs: MemoryLogs::new(), key: [7; 32], dir })
+        Ok(Self { world: World::new(), clock, logs: MemoryLogs::new(), key: [7; 32], slugs: false, dir })
+    }
+
+    /// One whose builder makes slugs.
+    #[must_use]
+    pub fn making_slugs(mut self) -> Self {
+        self.slugs = true;
+        self
     }
 
     /// A folder of its own, gone with it.
@@ -49,27 +57,43 @@ impl TestPlatform {
         self.clock.clone()
     }
 
-    /// Another engine on this store, not started.
+    /// Sources and slugs.
     ///
     /// # Errors
-    /// As [`EngineBuilder::build`].
-    pub fn engine(&self, store: Arc<dyn Store>) -> Result<EngineBuilder> {
-        let options = EngineOptions {
+    /// When the folder can't be used.
+    pub fn blobs(&self) -> Result<DirBlobs> {
+        Ok(DirBlobs::open(self.dir.path().join("blobs"))?.with_clock(self.clock()))
+    }
+
+    /// The settings of its engines: short pauses.
+    pub fn options(&self) -> EngineOptions {
+        EngineOptions {
             work_dir: self.dir.path().join("work"),
             poll: Duration::from_millis(20),
             max_backoff: Duration::from_millis(5),
             stop_grace: Duration::from_secs(1),
             ..EngineOptions::default()
-        };
+        }
+    }
+
+    /// Another engine on this store, not started.
+    ///
+    /// # Errors
+    /// As [`EngineBuilder::build`].
+    pub fn engine(&self, store: Arc<dyn Store>) -> Result<EngineBuilder> {
         let world = &self.world;
+        let mut builder = FakeBuilder::new(world);
+        if self.slugs {
+            builder = builder.making_slugs(self.blobs()?);
+        }
         Ok(Engine::builder(store, Arc::new(FakeRuntime::new(world)), Arc::new(FakeRouter::new(world)))
-            .with_options(options)
+            .with_options(self.options())
             .with_clock(self.clock.clone())
             .with_logs(Arc::new(self.logs.clone()))
-            .with_blobs(Arc::new(DirBlobs::open(self.dir.path().join("blobs"))?))
+            .with_blobs(Arc::new(self.blobs()?))
             .with_vault(Vault::new(MasterKey::from_bytes(&self.key)?))
             .with_source(Arc::new(FakeSource::new(world)))
-            .with_builder(Arc::new(FakeBuilder::new(world)))
+            .with_builder(Arc::new(builder))
             .with_addon(Arc::new(FakeAddons::new(world))))
     }
 
