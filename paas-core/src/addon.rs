@@ -138,6 +138,7 @@ impl BindRequest {
 }
 
 /// What a provider can do.
+#[allow(clippy::struct_excessive_bools, reason = "each stands for a part of the trait by itself")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddonCapabilities {
@@ -148,12 +149,20 @@ pub struct AddonCapabilities {
     /// Each binding has credentials of its own, which [`AddonProvider::unbind`] ends. Where this is false all
     /// bindings of a resource share its credentials, and unbinding leaves those valid.
     pub own_credentials: bool,
+    /// [`AddonProvider::rotate`] and [`AddonProvider::revoke`] work.
+    pub rotate: bool,
 }
 
 impl AddonCapabilities {
     /// Resources can be shared, and so are their credentials; the plan can't be changed.
     pub fn shareable() -> Self {
         Self { shareable: true, ..Self::default() }
+    }
+
+    /// And credentials can be changed.
+    #[must_use]
+    pub fn rotating(self) -> Self {
+        Self { rotate: true, ..self }
     }
 }
 
@@ -198,6 +207,29 @@ pub trait AddonProvider: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `unavailable` (retried).
     async fn unbind(&self, ctx: &Context, request: &BindRequest) -> Result<()>;
+
+    /// Makes new credentials, which [`AddonProvider::bind`] returns from then on.
+    ///
+    /// # Behavior
+    /// - The same call again ([`Context::key`]) changes nothing.
+    /// - Those from before stay valid until [`AddonProvider::revoke`], since instances run with them while an app
+    ///   takes over the new ones. Where that didn't happen, another rotation replaces the new ones alone.
+    ///
+    /// # Errors
+    /// `not_found` for a resource that is gone; `unsupported` where [`AddonCapabilities::rotate`] is false.
+    async fn rotate(&self, ctx: &Context, addon: AddonId) -> Result<()> {
+        let _ = (ctx, addon);
+        Err(Error::unsupported("rotating credentials"))
+    }
+
+    /// Ends all credentials but today's, and whatever is connected with them. When none are left it is no error.
+    ///
+    /// # Errors
+    /// `not_found` for a resource that is gone; `unsupported` where [`AddonCapabilities::rotate`] is false.
+    async fn revoke(&self, ctx: &Context, addon: AddonId) -> Result<()> {
+        let _ = (ctx, addon);
+        Err(Error::unsupported("rotating credentials"))
+    }
 
     /// Moves the resource to another plan, keeping its data.
     ///

@@ -139,12 +139,23 @@ pub struct Addon {
     /// Today's config vars, encrypted with the owner's key.
     #[serde(default)]
     pub(crate) vars: BTreeMap<ConfigKey, Sealed>,
+    /// The revision of the app's head since which releases run with today's config vars.
+    #[serde(default)]
+    pub head: u64,
+    /// What older releases go on with, until nothing of them runs any more.
+    #[serde(default)]
+    pub(crate) old_vars: BTreeMap<ConfigKey, Sealed>,
 }
 
 impl Addon {
     /// The names of the config vars that it gives.
     pub fn config_keys(&self) -> impl Iterator<Item = &ConfigKey> {
         self.vars.keys()
+    }
+
+    /// The config vars for a release that took this revision of the app's head.
+    pub(crate) fn vars_at(&self, head: u64) -> &BTreeMap<ConfigKey, Sealed> {
+        if head < self.head && !self.old_vars.is_empty() { &self.old_vars } else { &self.vars }
     }
 }
 

@@ -149,6 +149,13 @@ pub enum EventKind {
         /// The name that its config vars begin with.
         attachment: ConfigKey,
     },
+    /// An add-on has new credentials, and the roll-out that brings them to its app is queued.
+    AddonRotated {
+        /// The service.
+        service: AddonService,
+        /// The name that its config vars begin with.
+        attachment: ConfigKey,
+    },
     /// An add-on and its data are gone.
     AddonDeprovisioned {
         /// The service.
@@ -212,6 +219,9 @@ impl fmt::Display for EventKind {
             Self::ReleaseFailed { version } => write!(f, "{version} never went live"),
             Self::AddonProvisioned { service, attachment } => {
                 write!(f, "{service} is attached as {attachment}")
+            }
+            Self::AddonRotated { service, attachment } => {
+                write!(f, "{service}, attached as {attachment}, has new credentials")
             }
             Self::AddonDeprovisioned { service } => write!(f, "{service} and its data are gone"),
             Self::GarbageCollected { contents, bytes } => {

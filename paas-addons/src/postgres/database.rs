@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::rotation::login;
 use super::server::PostgresServer;
 use super::{PasswordKey, error};
 
@@ -31,8 +32,11 @@ pub(super) struct Label {
     pub(super) state: State,
     /// Which key its password is derived from.
     pub(super) key: String,
-    /// How many times the password was changed.
+    /// Which password is today's, counted from 0. The even ones are the role's own, the odd ones its second login's.
     pub(super) rotation: u32,
+    /// The other login is open too: it has the password from before the last rotation.
+    #[serde(default)]
+    pub(super) old: bool,
     /// Which call changed it last, so that the same call again doesn't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rotated_by: Option<String>,
@@ -52,9 +56,9 @@ pub(super) enum State {
 
 /// One add-on, worked on over one session of the platform's own role.
 pub(super) struct Database<'a> {
-    addon: AddonId,
-    name: String,
-    client: &'a Client,
+    pub(super) addon: AddonId,
+    pub(super) name: String,
+    pub(super) client: &'a Client,
 }
 
 impl<'a> Database<'a> {
@@ -104,7 +108,8 @@ impl<'a> Database<'a> {
     }
 
     async fn make_role(&self, key: &PasswordKey) -> Result<Label> {
-        let label = Label { state: State::Making, key: key.fingerprint(), rotation: 0, rotated_by: None };
+        let (state, key_name) = (State::Making, key.fingerprint());
+        let label = Label { state, key: key_name, rotation: 0, old: false, rotated_by: None };
         let role = self.quoted();
         // Only the verifier travels: a password in a statement would stand in the server's log and views.
         let verifier = escape_literal(&scram_sha_256(key.password(self.addon, 0).as_bytes()));
@@ -117,14 +122,20 @@ impl<'a> Database<'a> {
              {comment};"
         );
         self.run("make the role of", &make).await?;
-        // Without SUPERUSER one makes databases only for roles that one is a member of.
-        let query = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
-        let row = self.client.query_one(query, &[]).await.map_err(|e| self.failed("make the role of", e))?;
-        if !row.get::<_, bool>(0) {
-            self.run("make the role of", &format!("GRANT {role} TO CURRENT_USER")).await?;
-        }
+        self.join(&role).await?;
         self.run("make the role of", "COMMIT").await?;
         Ok(label)
+    }
+
+    /// Without SUPERUSER one makes databases for roles, gives away what is theirs and ends their sessions only
+    /// where one is a member of them.
+    pub(super) async fn join(&self, role: &str) -> Result<()> {
+        let query = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+        let row = self.client.query_one(query, &[]).await.map_err(|e| self.failed("make the role of", e))?;
+        if row.get(0) {
+            return Ok(());
+        }
+        self.run("make the role of", &format!("GRANT {role} TO CURRENT_USER")).await
     }
 
     /// The database is made closed and opened once `PUBLIC` has no privileges on it: a neighbour that tries
@@ -163,25 +174,6 @@ impl<'a> Database<'a> {
         inside.batch_execute(&give).await.map_err(|e| self.failed("finish", e))
     }
 
-    /// A new password, which ends the old one for every new connection. The same `call` again changes nothing.
-    pub(super) async fn rotate(&self, key: &PasswordKey, call: &str) -> Result<()> {
-        let Some(label) = self.label().await?.filter(|label| label.state == State::Ready) else {
-            return Err(gone(self.addon));
-        };
-        if label.rotated_by.as_deref() == Some(call) {
-            return Ok(());
-        }
-        let rotation = label.rotation + 1;
-        let verifier = escape_literal(&scram_sha_256(key.password(self.addon, rotation).as_bytes()));
-        let label = Label { rotation, key: key.fingerprint(), rotated_by: Some(call.to_owned()), ..label };
-        let change = format!(
-            "BEGIN; ALTER ROLE {} PASSWORD {verifier}; {}; COMMIT",
-            self.quoted(),
-            self.comment(&label)
-        );
-        self.run("change the password of", &change).await
-    }
-
     /// Destroys it, or what is left of it, also when somebody is connected.
     pub(super) async fn drop(&self) -> Result<()> {
         let Some(label) = self.label().await? else { return Ok(()) };
@@ -190,7 +182,10 @@ impl<'a> Database<'a> {
         // No new session may slip in behind those that FORCE ends.
         let close = format!("BEGIN; ALTER ROLE {name} NOLOGIN; {}; COMMIT", self.comment(&dropping));
         self.run("destroy", &close).await?;
+        self.close_second().await?;
         self.run("destroy", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+        let second = escape_identifier(&login(self.addon, 1));
+        self.run("destroy the role of", &format!("DROP ROLE IF EXISTS {second}")).await?;
         self.run("destroy the role of", &format!("DROP ROLE IF EXISTS {name}")).await
     }
 
@@ -204,20 +199,20 @@ impl<'a> Database<'a> {
         Ok(rows.map_err(|e| self.failed("look around", e))?.iter().map(|row| row.get(0)).collect())
     }
 
-    async fn run(&self, doing: &str, sql: &str) -> Result<()> {
+    pub(super) async fn run(&self, doing: &str, sql: &str) -> Result<()> {
         self.client.batch_execute(sql).await.map_err(|e| self.failed(doing, e))
     }
 
-    fn comment(&self, label: &Label) -> String {
+    pub(super) fn comment(&self, label: &Label) -> String {
         let text = serde_json::to_string(label).unwrap_or_else(|_| unreachable!("strings and numbers"));
         format!("COMMENT ON ROLE {} IS {}", self.quoted(), escape_literal(&text))
     }
 
-    fn quoted(&self) -> String {
+    pub(super) fn quoted(&self) -> String {
         escape_identifier(&self.name)
     }
 
-    fn failed(&self, doing: &str, error: tokio_postgres::Error) -> Error {
+    pub(super) fn failed(&self, doing: &str, error: tokio_postgres::Error) -> Error {
         error::sql(&format!("can't {doing} the database {}", self.name), error)
     }
 }

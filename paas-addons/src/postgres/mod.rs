@@ -43,7 +43,12 @@
 //! is given only a SCRAM verifier, so no password is ever in its logs, catalogues or backups.
 //!
 //! All apps that an add-on is bound to share its credentials, as on Heroku: unbinding takes the config var
-//! out of the app's next release, and [`Postgres::rotate`] locks out whoever noted the old password.
+//! out of the app's next release, and a rotation locks out whoever noted the old password.
+//!
+//! A rotation fails no request: the add-on has two logins that act as the same role and take turns, so the old
+//! password works until [`revoke`](paas_core::AddonProvider::revoke), which also ends the sessions that were opened
+//! with it. What `ALTER ROLE … SET` says holds for one login alone; settings that shall stay go to the database
+//! (`ALTER DATABASE … SET`), which the role owns.
 
 mod database;
 mod error;
@@ -51,6 +56,7 @@ mod external;
 mod key;
 mod managed;
 mod provider;
+mod rotation;
 mod server;
 
 pub use database::CONNECTIONS;

@@ -10,6 +10,7 @@ use paas_core::{
 
 use super::database::{self, Database, State};
 use super::error;
+use super::rotation::login;
 use super::server::{Endpoint, PostgresServer};
 
 /// Gives apps PostgreSQL databases. See the [module](super) for what they get.
@@ -41,27 +42,6 @@ impl Postgres {
     /// The server they are on.
     pub fn server(&self) -> &PostgresServer {
         &self.server
-    }
-
-    /// Gives an add-on a new password. The old one opens no connection any more when this returns; those that
-    /// are open stay. Apps get the new one with their next release, so make one for each of them at once.
-    ///
-    /// The same call again ([`Context::key`]) changes nothing.
-    ///
-    /// # Errors
-    /// `not_found` for an add-on that is gone; `unavailable` (retried).
-    pub async fn rotate(&self, ctx: &Context, addon: AddonId) -> Result<()> {
-        let work = async {
-            if !self.server.exists() {
-                return Err(database::gone(addon));
-            }
-            let key = self.server.key()?;
-            let client = self.server.connect(None).await?;
-            let database = Database::new(&client, addon);
-            database.lock().await?;
-            database.rotate(&key, &ctx.key.to_string()).await
-        };
-        ctx.cancel.guard(work).await?
     }
 
     async fn make(&self, ctx: &Context, addon: AddonId) -> Result<()> {
@@ -106,8 +86,9 @@ impl Postgres {
         }
         let Endpoint { host, port } = self.server.endpoint().await?;
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let (name, password) = (database::name(addon), key.password(addon, label.rotation));
-        ConfigValue::new(format!("postgres://{name}:{}@{host}:{port}/{name}", password.as_str()))
+        let (login, password) = (login(addon, label.rotation), key.password(addon, label.rotation));
+        let name = database::name(addon);
+        ConfigValue::new(format!("postgres://{login}:{}@{host}:{port}/{name}", password.as_str()))
     }
 }
 
@@ -122,7 +103,7 @@ impl AddonProvider for Postgres {
     }
 
     fn capabilities(&self) -> AddonCapabilities {
-        AddonCapabilities::shareable()
+        AddonCapabilities::shareable().rotating()
     }
 
     async fn provision(&self, ctx: &Context, request: &ProvisionRequest) -> Result<AddonStatus> {
@@ -159,9 +140,36 @@ impl AddonProvider for Postgres {
         Ok(ConfigVars::from_iter([(name, url)]))
     }
 
-    /// Nothing to do: the apps that share an add-on share its credentials; [`Postgres::rotate`] changes them.
+    /// Nothing to do: the apps that share an add-on share its credentials; [`AddonProvider::rotate`] changes them.
     async fn unbind(&self, _ctx: &Context, _request: &BindRequest) -> Result<()> {
         Ok(())
+    }
+
+    async fn rotate(&self, ctx: &Context, addon: AddonId) -> Result<()> {
+        if !self.server.exists() {
+            return Err(database::gone(addon));
+        }
+        let work = async {
+            let key = self.server.key()?;
+            let client = self.server.connect(None).await?;
+            let database = Database::new(&client, addon);
+            database.lock().await?;
+            database.rotate(&self.server, &key, &ctx.key.to_string()).await
+        };
+        ctx.cancel.guard(work).await?
+    }
+
+    async fn revoke(&self, ctx: &Context, addon: AddonId) -> Result<()> {
+        if !self.server.exists() {
+            return Err(database::gone(addon));
+        }
+        let work = async {
+            let client = self.server.connect(None).await?;
+            let database = Database::new(&client, addon);
+            database.lock().await?;
+            database.revoke(&self.server).await
+        };
+        ctx.cancel.guard(work).await?
     }
 
     async fn deprovision(&self, ctx: &Context, addon: AddonId) -> Result<()> {

@@ -9,4 +9,5 @@ mod managed;
 mod rotate;
 mod secrets;
 mod support;
+mod takeover;
 mod tls;

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use paas_core::AddonProvider;
 
-use crate::support::{TestServer, context, database, request};
+use crate::support::{TestServer, bind, context, database, request, url as url_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_is_anywhere_but_in_the_bound_url() {
@@ -13,11 +13,13 @@ async fn no_password_is_anywhere_but_in_the_bound_url() {
     let (ctx, heard) = context();
     server.provider.provision(&ctx, &request(addon)).await.unwrap();
     server.provider.rotate(&ctx, addon).await.unwrap();
+    let rotated = url_of(&bind(&server.provider, addon).await.unwrap());
+    let rotated = rotated.split(':').nth(2).unwrap().split('@').next().unwrap().to_owned();
     let admin = server.admin().await;
     admin.batch_execute("CHECKPOINT").await.unwrap();
 
     let key = std::fs::read_to_string(server.path().join("key")).unwrap();
-    for secret in [password.as_str(), key.trim()] {
+    for secret in [password.as_str(), rotated.as_str(), key.trim()] {
         assert!(!heard.all().contains(secret));
         assert!(!format!("{:?} {:?}", server.provider, server.provider.server()).contains(secret));
         for process in std::fs::read_dir("/proc").unwrap().flatten() {

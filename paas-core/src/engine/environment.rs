@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Inner {
-    /// The owner's config of a release, over *today's* config vars of its add-ons. Add-ons that are gone
-    /// give nothing and are named.
+    /// The owner's config of a release, over *today's* config vars of its add-ons, or those from before a rotation
+    /// that the release is too old for. Add-ons that are gone give nothing and are named.
     pub(crate) async fn environment(
         &self,
         app: &App,
@@ -21,7 +21,7 @@ impl Inner {
         let mut missing = Vec::new();
         for attachment in &release.attachments {
             match self.ledger.addon(attachment.addon).await? {
-                Some(addon) => vars.extend(key.open_vars(&addon.value.vars)?),
+                Some(addon) => vars.extend(key.open_vars(addon.value.vars_at(release.head))?),
                 None => missing.push(attachment.name.to_string()),
             }
         }

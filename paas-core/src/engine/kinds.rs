@@ -9,7 +9,7 @@ use super::Inner;
 use super::kind::{Step, StepDef, WorkflowKind};
 use super::steps;
 use crate::{
-    AddonId, AddonService, AppId, AppName, ConfigKey, Error, ErrorCode, KindName, PlanName, Result,
+    Addon, AddonId, AddonService, AppId, AppName, ConfigKey, Error, ErrorCode, KindName, PlanName, Result,
     SourceRef, StepName, Version, Workflow,
 };
 
@@ -18,6 +18,7 @@ pub(crate) const ROLLBACK: &str = "rollback";
 pub(crate) const CONFIGURE: &str = "configure";
 pub(crate) const SCALE: &str = "scale";
 pub(crate) const PROVISION: &str = "provision";
+pub(crate) const ROTATE: &str = "rotate";
 pub(crate) const DEPROVISION: &str = "deprovision";
 pub(crate) const DESTROY: &str = "destroy";
 
@@ -58,7 +59,7 @@ pub(crate) struct HeadInput {
     pub(crate) description: String,
 }
 
-/// What the making or unmaking of an add-on was asked to do.
+/// What the making, changing or unmaking of an add-on was asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct AddonInput {
     pub(crate) app: AppName,
@@ -67,6 +68,20 @@ pub(crate) struct AddonInput {
     pub(crate) service: AddonService,
     pub(crate) plan: PlanName,
     pub(crate) attachment: ConfigKey,
+}
+
+impl AddonInput {
+    /// About this one.
+    pub(crate) fn of(addon: &Addon) -> Self {
+        Self {
+            app: addon.app.clone(),
+            app_id: addon.app_id,
+            addon: addon.id,
+            service: addon.service.clone(),
+            plan: addon.plan.clone(),
+            attachment: addon.attachment.clone(),
+        }
+    }
 }
 
 /// What the end of an app was asked to do.
@@ -123,6 +138,12 @@ pub(crate) fn ours(cell: &InnerCell) -> Vec<WorkflowKind> {
         .step(def("bind", Arc::new(steps::BindAddon(p.clone()))))
         .step(def("attach", Arc::new(steps::Attach(p.clone()))))
         .pivot(step_name("attach"));
+    let rotate = WorkflowKind::new(kind_name(ROTATE), 1)
+        .step(def("rotate", Arc::new(steps::RotateAddon(p.clone()))))
+        .step(def("bind", Arc::new(steps::Rebind(p.clone()))))
+        .step(def("settle", Arc::new(steps::TakenOver(p.clone()))))
+        .step(def("revoke", Arc::new(steps::Revoke(p.clone()))))
+        .pivot(step_name("bind"));
     let deprovision = WorkflowKind::new(kind_name(DEPROVISION), 1)
         .step(def("detach", Arc::new(steps::Detach(p.clone()))))
         .step(def("settle", Arc::new(steps::Settle(p.clone()))))
@@ -140,6 +161,7 @@ pub(crate) fn ours(cell: &InnerCell) -> Vec<WorkflowKind> {
         rollout(configure),
         rollout(scale),
         provision,
+        rotate,
         deprovision,
         destroy,
     ]

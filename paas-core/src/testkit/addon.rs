@@ -55,6 +55,7 @@ pub async fn conformance(provider: Arc<dyn AddonProvider>, probe: &dyn Probe) {
     suite.neighbours_do_not_touch_each_other().await;
     suite.a_resource_can_be_shared_if_the_provider_says_so().await;
     suite.the_plan_changes_if_the_provider_says_so().await;
+    suite.credentials_rotate_if_the_provider_says_so().await;
     suite.unbinding_ends_access_if_the_provider_says_so().await;
     suite.destroying_works_while_somebody_is_connected_and_again().await;
     suite.a_cancelled_call_can_be_made_again().await;
@@ -164,6 +165,74 @@ impl Suite<'_> {
             assert_eq!(error.code(), ErrorCode::Unsupported, "what isn't claimed is unsupported");
         }
         self.destroy(addon).await;
+    }
+
+    async fn credentials_rotate_if_the_provider_says_so(&self) {
+        let addon = AddonId::new();
+        self.make(addon).await;
+        if !self.provider.capabilities().rotate {
+            let (rotated, revoked) = (
+                self.provider.rotate(&self.context(), addon).await,
+                self.provider.revoke(&self.context(), addon).await,
+            );
+            for result in [rotated, revoked] {
+                assert_eq!(
+                    result.unwrap_err().code(),
+                    ErrorCode::Unsupported,
+                    "what isn't claimed is unsupported"
+                );
+            }
+            return self.destroy(addon).await;
+        }
+        let first = self.bind(addon, "one", "DATABASE").await;
+        self.probe.write(&first, "first").await.expect("the bound vars give access");
+        let second = self.rotate(addon).await;
+        assert_ne!(second, first, "rotated credentials are new");
+        self.probe.write(&second, "second").await.expect("new credentials give access to what was there");
+        assert_eq!(
+            self.notes(&first).await,
+            ["first", "second"],
+            "the old ones stay valid until they are revoked"
+        );
+        // Nobody took those over: the app still runs with the first.
+        let third = self.rotate(addon).await;
+        assert_ne!(third, second, "rotated credentials are new");
+        assert_eq!(self.notes(&first).await, ["first", "second"], "those that are in use stay valid");
+        self.probe.write(&third, "third").await.expect("the newest credentials give access");
+        let held = self.probe.hold(&first).await.expect("the old ones stay valid until they are revoked");
+        self.revoke(addon).await;
+        drop(held);
+        for old in [&first, &second] {
+            assert!(self.probe.read(old).await.is_err(), "what was revoked gives no access any more");
+        }
+        assert_eq!(self.notes(&third).await, ["first", "second", "third"], "revoking leaves today's alone");
+        assert_eq!(self.bind(addon, "one", "DATABASE").await, third, "revoking leaves today's alone");
+        let fourth = self.rotate(addon).await;
+        self.revoke(addon).await;
+        assert!(self.probe.read(&third).await.is_err(), "what was revoked gives no access any more");
+        self.probe.write(&fourth, "fourth").await.expect("rotating may go on for ever");
+        assert_eq!(self.notes(&fourth).await.len(), 4, "rotating keeps the data");
+        self.nobody_heard(&[&first, &second, &third, &fourth]);
+        self.destroy(addon).await;
+        let gone = self.provider.rotate(&self.context(), addon).await;
+        assert_eq!(gone.unwrap_err().code(), ErrorCode::NotFound, "what is gone has no credentials");
+    }
+
+    /// Rotates by a call that is made twice.
+    async fn rotate(&self, addon: AddonId) -> ConfigVars {
+        let ctx = self.context();
+        self.provider.rotate(&ctx, addon).await.expect("credentials can be rotated");
+        let vars = self.bind(addon, "one", "DATABASE").await;
+        self.provider.rotate(&ctx, addon).await.expect("the same call again is no error");
+        assert_eq!(self.bind(addon, "one", "DATABASE").await, vars, "the same call again changes nothing");
+        vars
+    }
+
+    async fn revoke(&self, addon: AddonId) {
+        for time in ["once", "again"] {
+            let revoked = self.provider.revoke(&self.context(), addon).await;
+            assert!(revoked.is_ok(), "old credentials can be revoked {time}: {revoked:?}");
+        }
     }
 
     async fn unbinding_ends_access_if_the_provider_says_so(&self) {

@@ -22,7 +22,10 @@ pub use platform::TestPlatform;
 pub use routes::FakeRouter;
 pub use run::FakeRuntime;
 
-use crate::{AddonId, AppName, AppRoutes, Context, Error, ErrorCode, Instance, Result, Retry, RuntimeEvent};
+use crate::{
+    AddonId, AppName, AppRoutes, Context, Digest, Error, ErrorCode, Instance, InstanceName, ReleaseId,
+    Result, Retry, RuntimeEvent,
+};
 
 /// What goes wrong in one call of a provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +53,13 @@ struct State {
     /// What goes wrong, by the call's name.
     plan: BTreeMap<&'static str, VecDeque<Fault>>,
     instances: Vec<Instance>,
+    /// What each instance was started with.
+    specs: BTreeMap<(AppName, ReleaseId, InstanceName), Digest>,
     /// What one-off runs gave, by key.
     runs: BTreeMap<String, i32>,
     routes: BTreeMap<AppName, AppRoutes>,
     addons: BTreeMap<AddonId, Vec<AppName>>,
+    credentials: BTreeMap<AddonId, addons::Credentials>,
     /// Instances whose process type or release is named here crash instead of coming up.
     crashing: Vec<String>,
     /// What one-off runs end with.
@@ -85,7 +91,7 @@ impl World {
     }
 
     /// The next calls of this name go wrong so: `fetch`, `detect`, `build`, `ensure`, `run_once`, `retire`, `apply`, `drain`,
-    /// `provision`, `bind`, `deprovision`, `forget`.
+    /// `provision`, `bind`, `rotate`, `revoke`, `deprovision`, `forget`.
     pub fn plan(&self, call: &'static str, faults: impl IntoIterator<Item = Fault>) {
         self.lock().plan.entry(call).or_default().extend(faults);
     }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use paas_core::{AddonOrder, ConfigEdit, ConfigVars, ErrorCode, RollbackOrder, Version};
+use paas_core::testkit::world::Fault;
+use paas_core::{
+    AddonId, AddonOrder, ConfigEdit, ConfigVars, ErrorCode, RollbackOrder, StepState, Subject, Version,
+    WorkflowState,
+};
 
 use crate::{Bench, WEB, hello, me};
 
@@ -81,4 +85,103 @@ async fn an_add_on_that_the_owners_own_var_would_hide_is_refused() {
     assert_eq!(refused.code(), ErrorCode::Exists);
     let other = order.named("OTHER".parse().unwrap());
     bench.engine.add_addon(&hello(), other, &me()).await.unwrap().1.succeeded().await.unwrap();
+}
+
+/// A live app with an add-on.
+async fn with_add_on() -> (Bench, AddonId) {
+    let bench = Bench::new().await;
+    bench.deploy(&app_json(&[wish("fakesql", "null")])).await.unwrap();
+    let addon = bench.engine.addons(&hello()).await.unwrap()[0].id;
+    (bench, addon)
+}
+
+async fn fake_url(bench: &Bench) -> String {
+    bench.engine.config(&hello()).await.unwrap().get("FAKE_URL").unwrap().expose().to_owned()
+}
+
+#[tokio::test]
+async fn rotated_credentials_reach_the_app_and_the_old_ones_end_after_its_last_old_instance() {
+    let (bench, addon) = with_add_on().await;
+    let before = fake_url(&bench).await;
+    let done = bench.engine.rotate_addon(addon, &me()).await.unwrap().succeeded().await.unwrap();
+    assert_eq!(done.subject, Subject::Addon(addon));
+    assert_ne!(fake_url(&bench).await, before);
+
+    let releases = bench.engine.releases(&hello()).await.unwrap();
+    assert_eq!(releases.len(), 2);
+    assert_eq!(releases[0].description, "Rotate FAKE credentials");
+    let history = bench.platform.world.history();
+    let at = |what: &str| {
+        history.iter().position(|e| e.starts_with(what)).unwrap_or_else(|| panic!("no {what}: {history:#?}"))
+    };
+    let order = ["rotate ", "start hello web.1 v2", "stop hello web.1 v1", "revoke "].map(at);
+    assert!(order.is_sorted(), "{history:#?}");
+    bench.is_sound().await;
+}
+
+#[tokio::test]
+async fn while_the_app_does_not_come_up_with_new_credentials_the_old_ones_stay_valid() {
+    let (bench, addon) = with_add_on().await;
+    bench.platform.world.crash("web");
+    let rotating = bench.engine.rotate_addon(addon, &me()).await.unwrap();
+    let waits = async || rotating.state().await.unwrap().step("settle").unwrap().state;
+    let failed = async || bench.engine.releases(&hello()).await.unwrap()[0].failure.is_some();
+    while waits().await != StepState::Retrying || !failed().await {
+        tokio::task::yield_now().await;
+    }
+    let said = rotating.state().await.unwrap().step("settle").unwrap().output.to_string();
+    assert!(said.contains("v1 still runs with the old credentials"), "{said}");
+    assert_eq!(bench.platform.world.count(&format!("revoke {addon} 0")), 0);
+
+    // The next release that comes up has them, whatever it was made for.
+    bench.platform.world.mend();
+    bench.deploy(WEB).await.unwrap();
+    rotating.succeeded().await.unwrap();
+    assert_eq!(bench.platform.world.count(&format!("revoke {addon} 0")), 1);
+    bench.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_cancelled_before_the_app_has_it_leaves_the_credentials_that_it_runs_with() {
+    let (bench, addon) = with_add_on().await;
+    let before = fake_url(&bench).await;
+    bench.platform.world.plan("rotate", [Fault::Hang]);
+    let rotating = bench.engine.rotate_addon(addon, &me()).await.unwrap();
+    while bench.platform.world.planned("rotate") > 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.engine.cancel(rotating.id(), "not now", &me()).await.unwrap();
+    assert_eq!(rotating.ended().await.unwrap().state, WorkflowState::Cancelled);
+    assert_eq!(fake_url(&bench).await, before);
+    assert_eq!(bench.engine.releases(&hello()).await.unwrap().len(), 1);
+
+    bench.engine.rotate_addon(addon, &me()).await.unwrap().succeeded().await.unwrap();
+    assert_ne!(fake_url(&bench).await, before);
+    bench.is_sound().await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_destroyed_during_a_rotation_takes_the_rotation_with_it() {
+    let (bench, addon) = with_add_on().await;
+    bench.platform.world.crash("web");
+    let rotating = bench.engine.rotate_addon(addon, &me()).await.unwrap();
+    while rotating.state().await.unwrap().step("settle").unwrap().state != StepState::Retrying {
+        tokio::task::yield_now().await;
+    }
+    bench.engine.destroy_app(&hello(), &me()).await.unwrap().succeeded().await.unwrap();
+    rotating.succeeded().await.unwrap();
+    assert!(bench.platform.world.addons().is_empty());
+    let gone = bench.engine.rotate_addon(addon, &me()).await.unwrap_err();
+    assert_eq!(gone.code(), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn credentials_of_an_app_that_was_never_deployed_are_rotated_at_once() {
+    let bench = Bench::new().await;
+    let order = AddonOrder::new("fakesql".parse().unwrap());
+    let (addon, made) = bench.engine.add_addon(&hello(), order, &me()).await.unwrap();
+    made.succeeded().await.unwrap();
+    let before = fake_url(&bench).await;
+    bench.engine.rotate_addon(addon, &me()).await.unwrap().succeeded().await.unwrap();
+    assert_ne!(fake_url(&bench).await, before);
 }

@@ -26,6 +26,7 @@ enum Scenario {
     ScaleUp,
     ScaleDown,
     AddAddon,
+    RotateAddon,
     RemoveAddon,
     Destroy,
     Cancel,
@@ -53,7 +54,7 @@ async fn before(scenario: Scenario, engine: &Engine) {
         Scenario::ScaleDown => {
             engine.scale(&hello(), web(3), &me()).await.unwrap().succeeded().await.unwrap();
         }
-        Scenario::RemoveAddon | Scenario::Destroy => {
+        Scenario::RotateAddon | Scenario::RemoveAddon | Scenario::Destroy => {
             let order = AddonOrder::new("fakesql".parse().unwrap());
             engine.add_addon(&hello(), order, &me()).await.unwrap().1.succeeded().await.unwrap();
         }
@@ -84,6 +85,10 @@ async fn act(scenario: Scenario, platform: &TestPlatform, engine: &Engine) -> pa
         Scenario::AddAddon => {
             let order = AddonOrder::new("fakesql".parse().unwrap());
             engine.add_addon(&hello(), order, &me()).await?.1.ended().await?;
+        }
+        Scenario::RotateAddon => {
+            let addon = engine.addons(&hello()).await?[0].id;
+            engine.rotate_addon(addon, &me()).await?.ended().await?;
         }
         Scenario::RemoveAddon => {
             let addon = engine.addons(&hello()).await?[0].id;
@@ -204,6 +209,11 @@ fn cut_at(scenario: Scenario, store_of: &dyn Fn(&TestPlatform) -> Arc<dyn Store>
             "made twice: {twice:?} {}",
             told()
         );
+        assert!(
+            !twice.keys().any(|effect| effect.starts_with("rotate ") || effect.starts_with("revoke ")),
+            "rotated twice: {twice:?} {}",
+            told()
+        );
         // The platform works: a deploy goes through.
         if engine.app(&hello()).await.is_ok() {
             platform.world.mend();
@@ -251,6 +261,7 @@ a_power_cut_at_any_write_loses_nothing! {
     of_scaling_up: ScaleUp,
     of_scaling_down: ScaleDown,
     of_making_an_add_on: AddAddon,
+    of_rotating_credentials: RotateAddon,
     of_removing_an_add_on: RemoveAddon,
     of_destroying_an_app: Destroy,
     of_a_cancel: Cancel,

@@ -110,6 +110,7 @@ async fn everything(bench: &Bench) {
     let order = AddonOrder::new("fakesql".parse().unwrap()).named("SECOND".parse().unwrap());
     let (addon, made) = engine.add_addon(&hello(), order, &by).await.unwrap();
     made.succeeded().await.unwrap();
+    engine.rotate_addon(addon, &by).await.unwrap().succeeded().await.unwrap();
     engine.remove_addon(addon, &by).await.unwrap().succeeded().await.unwrap();
     loop {
         if engine.open_workflows(&paas_core::Subject::App(hello())).await.unwrap().is_empty() {
@@ -156,6 +157,17 @@ async fn every_step_that_fails_after_it_happened_is_undone_and_every_undo_may_be
 
 #[tokio::test]
 async fn every_step_after_the_pivot_that_fails_is_done_again() {
+    for step in ["bind", "settle", "revoke"] {
+        let armed = Arc::new(AtomicBool::new(false));
+        let fail = Fail { step, armed: armed.clone() };
+        let bench = Bench::with(|builder| builder.step_layer(fail)).await;
+        bench.deploy(CODE).await.unwrap();
+        let addon = bench.engine.addons(&hello()).await.unwrap()[0].id;
+        armed.store(true, Ordering::SeqCst);
+        let done = bench.engine.rotate_addon(addon, &me()).await.unwrap().succeeded().await.unwrap();
+        assert!(done.step(step).unwrap().attempt > 1, "{step}");
+        bench.is_sound().await;
+    }
     for step in ["switch_route", "retire_old", "finish"] {
         let armed = Arc::new(AtomicBool::new(false));
         let fail = Fail { step, armed: armed.clone() };

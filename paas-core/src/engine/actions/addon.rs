@@ -1,9 +1,9 @@
-//! Add-ons: made and removed.
+//! Add-ons: made, given new credentials, removed.
 
 use std::collections::BTreeMap;
 
 use super::AddonOrder;
-use crate::engine::kinds::{AddonInput, DEPROVISION, PROVISION, kind_name};
+use crate::engine::kinds::{AddonInput, DEPROVISION, PROVISION, ROTATE, kind_name};
 use crate::engine::ledger::{Stored, put_addon, put_app};
 use crate::engine::steps::{chosen, hides};
 use crate::engine::submit::Order;
@@ -48,24 +48,18 @@ impl Engine {
         let id = AddonId::new();
         let addon = Addon {
             id,
-            service: catalog.service.clone(),
-            plan: plan.clone(),
+            service: catalog.service,
+            plan,
             app: app.clone(),
             app_id: stored.value.id,
-            attachment: attachment.clone(),
+            attachment,
             state: AddonState::Provisioning,
             created_at: inner.clock.now(),
             vars: BTreeMap::new(),
+            head: 0,
+            old_vars: BTreeMap::new(),
         };
-        let input = AddonInput {
-            app: app.clone(),
-            app_id: addon.app_id,
-            addon: id,
-            service: catalog.service,
-            plan,
-            attachment,
-        };
-        let order = Order::new(kind_name(PROVISION), Subject::Addon(id), &input, by)?;
+        let order = Order::new(kind_name(PROVISION), Subject::Addon(id), &AddonInput::of(&addon), by)?;
         let mut tx = Transaction::new()
             .write(put_app(&stored.value, Expect::Rev(stored.rev))?)
             .write(put_addon(&addon, Expect::Absent)?);
@@ -79,22 +73,46 @@ impl Engine {
     /// # Errors
     /// `not_found`.
     pub async fn remove_addon(&self, addon: AddonId, by: &Principal) -> Result<WorkflowHandle> {
-        let inner = &self.inner;
-        let gone = || Error::new(ErrorCode::NotFound, format!("there is no add-on {addon}"));
-        let Stored { rev, value: mut row } = inner.ledger.addon(addon).await?.ok_or_else(gone)?;
+        let Stored { rev, value: mut row } = self.addon_row(addon).await?;
         row.state = AddonState::Deprovisioning;
-        let input = AddonInput {
-            app: row.app.clone(),
-            app_id: row.app_id,
-            addon,
-            service: row.service.clone(),
-            plan: row.plan.clone(),
-            attachment: row.attachment.clone(),
-        };
-        let order = Order::new(kind_name(DEPROVISION), Subject::Addon(addon), &input, by)?;
-        let mut tx = Transaction::new().write(put_addon(&row, Expect::Rev(rev))?);
-        let workflow = inner.order(&mut tx, order).await?;
-        inner.store.commit(tx).await?;
+        self.order_for_addon(&row, rev, DEPROVISION, by).await
+    }
+
+    /// Gives an add-on new credentials and rolls its app out with them. The old ones end once no instance runs
+    /// with them any more, and with them whatever is still connected; then the workflow ends.
+    ///
+    /// # Errors
+    /// `not_found`; `conflict` while it is made or destroyed; `unsupported` where its provider can't.
+    pub async fn rotate_addon(&self, addon: AddonId, by: &Principal) -> Result<WorkflowHandle> {
+        let Stored { rev, value: row } = self.addon_row(addon).await?;
+        if row.state != AddonState::Provisioned {
+            let what = format!("the add-on {addon} is being made or destroyed");
+            return Err(Error::new(ErrorCode::Conflict, what));
+        }
+        let (provider, _) = self.inner.provider(&row.service).await?;
+        if !provider.capabilities().rotate {
+            return Err(Error::unsupported(&format!("rotating the credentials of {}", row.service)));
+        }
+        self.order_for_addon(&row, rev, ROTATE, by).await
+    }
+
+    async fn addon_row(&self, addon: AddonId) -> Result<Stored<Addon>> {
+        let gone = || Error::new(ErrorCode::NotFound, format!("there is no add-on {addon}"));
+        self.inner.ledger.addon(addon).await?.ok_or_else(gone)
+    }
+
+    /// Queues a workflow of an add-on, with its row as it is now.
+    async fn order_for_addon(
+        &self,
+        row: &Addon,
+        rev: u64,
+        kind: &'static str,
+        by: &Principal,
+    ) -> Result<WorkflowHandle> {
+        let order = Order::new(kind_name(kind), Subject::Addon(row.id), &AddonInput::of(row), by)?;
+        let mut tx = Transaction::new().write(put_addon(row, Expect::Rev(rev))?);
+        let workflow = self.inner.order(&mut tx, order).await?;
+        self.inner.store.commit(tx).await?;
         Ok(self.workflow(workflow))
     }
 }

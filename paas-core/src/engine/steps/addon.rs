@@ -13,8 +13,8 @@ use crate::engine::ledger::{put_addon, put_app};
 use crate::engine::submit::Order;
 use crate::store::{Expect, Table, Transaction, Write};
 use crate::{
-    AddonState, AddonStatus, App, Attachment, BindRequest, Error, ErrorCode, EventKind, ProvisionRequest,
-    Result, Subject, WorkflowId,
+    AddonState, AddonStatus, App, Attachment, BindRequest, ConfigVars, Error, ErrorCode, EventKind,
+    ProvisionRequest, Result, Subject, WorkflowId,
 };
 
 /// provision: the resource itself, however long it takes.
@@ -70,16 +70,7 @@ impl Step for BindAddon {
     async fn run(&self, call: &StepCall) -> Result<StepOutput> {
         let inner = self.0.get()?;
         let input: AddonInput = call.input()?;
-        let request = BindRequest::new(input.addon, input.app.clone(), input.attachment.clone());
-        let vars = inner.provider_of(&input).await?.bind(&call.ctx, &request).await?;
-        if let Some(key) = vars.keys().find(|key| !belongs(key, &input.attachment)) {
-            let what = format!(
-                "the add-on gives the config var {key}, which doesn't begin with {}",
-                input.attachment
-            );
-            return Err(Error::new(ErrorCode::Internal, what));
-        }
-        Ok(StepOutput::done().with_secret(vars))
+        Ok(StepOutput::done().with_secret(inner.bind(call, &input).await?))
     }
 
     async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
@@ -169,7 +160,7 @@ impl Step for Settle {
         if release.attachments.iter().any(|attachment| attachment.addon == input.addon) {
             let why =
                 format!("{} still runs with it: its roll-out without it goes on, or failed", live.version);
-            return Ok(StepOutput::again(Duration::from_millis(200), why));
+            return Ok(StepOutput::again(pause(call), why));
         }
         Ok(StepOutput::done())
     }
@@ -202,13 +193,35 @@ impl Step for DeprovisionAddon {
     }
 }
 
+/// How long to wait before looking again: a roll-out takes seconds, one that failed waits for people.
+pub(super) fn pause(call: &StepCall) -> Duration {
+    Duration::from_millis(100).saturating_mul(call.ctx.attempt).min(Duration::from_secs(30))
+}
+
 impl Inner {
-    async fn provider_of(&self, input: &AddonInput) -> Result<std::sync::Arc<dyn crate::AddonProvider>> {
+    pub(super) async fn provider_of(
+        &self,
+        input: &AddonInput,
+    ) -> Result<std::sync::Arc<dyn crate::AddonProvider>> {
         Ok(self.provider(&input.service).await?.0)
     }
 
+    /// Today's credentials.
+    pub(super) async fn bind(&self, call: &StepCall, input: &AddonInput) -> Result<ConfigVars> {
+        let request = BindRequest::new(input.addon, input.app.clone(), input.attachment.clone());
+        let vars = self.provider_of(input).await?.bind(&call.ctx, &request).await?;
+        if let Some(key) = vars.keys().find(|key| !belongs(key, &input.attachment)) {
+            let what = format!(
+                "the add-on gives the config var {key}, which doesn't begin with {}",
+                input.attachment
+            );
+            return Err(Error::new(ErrorCode::Internal, what));
+        }
+        Ok(vars)
+    }
+
     /// Changes an app's head and queues its roll-out, in the transaction of the calling step.
-    async fn change_head(
+    pub(super) async fn change_head(
         &self,
         call: &StepCall,
         input: &AddonInput,

@@ -1,6 +1,7 @@
 //! provision: what the app's first deploy asks for: add-ons, and config vars of `app.json`. Inline, never
 //! through the queue: the release that is on its way needs them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -135,6 +136,8 @@ impl Step for ProvisionFirst {
                         state: AddonState::Provisioned,
                         created_at: inner.clock.now(),
                         vars: key.seal_vars(&vars)?,
+                        head: 0,
+                        old_vars: BTreeMap::new(),
                     };
                     app.head.attachments.push(Attachment { addon: addon.id, name: addon.attachment.clone() });
                     let (service, attachment) = (addon.service.clone(), addon.attachment.clone());

@@ -5,8 +5,18 @@ use async_trait::async_trait;
 use super::World;
 use crate::{
     AddonCapabilities, AddonId, AddonProvider, AddonService, AddonStatus, BindRequest, Catalog, ConfigKey,
-    ConfigVars, Context, Plan, PlanName, ProvisionRequest, Result,
+    ConfigVars, Context, Error, ErrorCode, IdempotencyKey, Plan, PlanName, ProvisionRequest, Result,
 };
+
+/// Credentials are numbers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Credentials {
+    today: u32,
+    /// From before the last rotation, until they are revoked.
+    old: Option<u32>,
+    /// Which call made today's.
+    made_by: Option<IdempotencyKey>,
+}
 
 /// A provider whose resources are entries of a [`World`].
 #[derive(Debug, Clone)]
@@ -28,7 +38,7 @@ impl AddonProvider for FakeAddons {
     }
 
     fn capabilities(&self) -> AddonCapabilities {
-        AddonCapabilities::shareable()
+        AddonCapabilities::shareable().rotating()
     }
 
     async fn provision(&self, ctx: &Context, request: &ProvisionRequest) -> Result<AddonStatus> {
@@ -57,7 +67,8 @@ impl AddonProvider for FakeAddons {
                 if !apps.contains(&request.app) {
                     apps.push(request.app.clone());
                 }
-                let url = format!("fake://secret-{}@nowhere/", request.addon.uuid().simple());
+                let today = state.credentials.get(&request.addon).map_or(0, |known| known.today);
+                let url = format!("fake://secret-{}-{today}@nowhere/", request.addon.uuid().simple());
                 ConfigVars::new().with(&format!("{}_URL", request.attachment), &url)
             })
             .await
@@ -68,6 +79,40 @@ impl AddonProvider for FakeAddons {
             apps.retain(|app| *app != request.app);
         }
         Ok(())
+    }
+
+    async fn rotate(&self, ctx: &Context, addon: AddonId) -> Result<()> {
+        self.0
+            .act(ctx, "rotate", |world| {
+                let mut state = world.lock();
+                if !state.addons.contains_key(&addon) {
+                    return Err(Error::new(ErrorCode::NotFound, format!("there is no {addon}")));
+                }
+                let known = state.credentials.entry(addon).or_default();
+                if known.made_by.as_ref() == Some(&ctx.key) {
+                    return Ok(());
+                }
+                known.old.get_or_insert(known.today);
+                known.today += 1;
+                known.made_by = Some(ctx.key.clone());
+                let effect = format!("rotate {addon} to {}", known.today);
+                drop(state);
+                world.effect(effect);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn revoke(&self, ctx: &Context, addon: AddonId) -> Result<()> {
+        self.0
+            .act(ctx, "revoke", |world| {
+                let old = world.lock().credentials.get_mut(&addon).and_then(|known| known.old.take());
+                if let Some(old) = old {
+                    world.effect(format!("revoke {addon} {old}"));
+                }
+                Ok(())
+            })
+            .await
     }
 
     async fn deprovision(&self, ctx: &Context, addon: AddonId) -> Result<()> {

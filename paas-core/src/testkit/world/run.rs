@@ -5,8 +5,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::{World, address};
 use crate::{
-    AppName, Context, Exit, Instance, InstanceState, ProcessSpec, ReleaseId, Result, RunSpec, Runtime,
-    RuntimeCapabilities, RuntimeEvent,
+    AppName, Context, Digest, Exit, Instance, InstanceName, InstanceState, ProcessSpec, ReleaseId, Result,
+    RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
 };
 
 /// A runtime whose instances are entries of a [`World`].
@@ -19,16 +19,22 @@ impl FakeRuntime {
         Self(world.clone())
     }
 
-    fn converge(world: &World, spec: &ProcessSpec) {
+    fn converge(world: &World, spec: &ProcessSpec, digest: Digest) {
         let mut state = world.lock();
         let ours =
             |i: &Instance| i.release == spec.release && i.name.process == spec.process && i.app == spec.app;
         let mut effects = Vec::new();
         for index in 1..=spec.quantity {
             let name = format!("{}.{index} {}", spec.process, spec.version);
-            if state.instances.iter().any(|i| ours(i) && i.name.index == index) {
-                continue;
+            let key = (spec.app.clone(), spec.release, InstanceName::new(spec.process.clone(), index));
+            if let Some(at) = state.instances.iter().position(|i| ours(i) && i.name.index == index) {
+                if state.specs.get(&key) == Some(&digest) {
+                    continue;
+                }
+                state.instances.remove(at);
+                effects.push(format!("replace {} {name}", spec.app));
             }
+            state.specs.insert(key, digest);
             let mut instance = Instance::starting(spec, index, chrono::DateTime::UNIX_EPOCH);
             if state.crashing.contains(&spec.process.to_string()) {
                 instance.state = InstanceState::Crashed;
@@ -64,7 +70,7 @@ impl Runtime for FakeRuntime {
     async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
         self.0
             .act(ctx, "ensure", |world| {
-                Self::converge(world, spec);
+                Self::converge(world, spec, self.spec_digest(spec));
                 Ok(())
             })
             .await
