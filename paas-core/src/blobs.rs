@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::io::AsyncRead;
 
-use crate::{Clock, Digest, Error, ErrorCode, Result, SystemClock};
+use crate::{Clock, Digest, Error, ErrorCode, Result, SystemClock, blocking};
 
 /// A stream of content.
 pub type BlobReader = Box<dyn AsyncRead + Send + Unpin>;
@@ -396,16 +396,6 @@ impl std::io::Write for HashingFile {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
-    }
-}
-
-/// Runs blocking work apart from the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(e) => Err(Error::new(ErrorCode::Internal, "a blocking task panicked").with_source(e)),
     }
 }
 

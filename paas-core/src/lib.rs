@@ -30,6 +30,7 @@ mod app;
 pub mod archive;
 mod artifact;
 mod blobs;
+mod blocking;
 mod builder;
 mod cancel;
 mod clock;
@@ -62,6 +63,7 @@ pub use addon::{
 pub use app::{Addon, AddonState, App, Attachment, Head, Live, Scale};
 pub use artifact::{Artifact, ArtifactKind, ProcessEntry, ProcessTable};
 pub use blobs::{BlobReader, Blobs, DirBlobs, NoBlobs};
+pub use blocking::blocking;
 pub use builder::{BuildRequest, Builder, BuilderCapabilities, BuilderId, Detection};
 pub use cancel::{Cancel, CancelReason};
 pub use clock::{Clock, SystemClock};

@@ -47,6 +47,7 @@ mod profile;
 mod root;
 mod stage;
 mod toolchains;
+pub mod tree;
 
 pub use abilities::Abilities;
 pub use confined::{Child, Confined};

@@ -6,8 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use paas_core::Digest;
-
-use super::tree;
+use paas_sandbox::tree;
 
 /// One bundled buildpack.
 #[derive(Debug)]

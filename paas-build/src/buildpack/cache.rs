@@ -9,9 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use paas_core::AppId;
-use paas_sandbox::{Profile, User};
-
-use super::tree;
+use paas_sandbox::{Profile, User, tree};
 
 /// The kept folders of all apps.
 #[derive(Debug, Clone)]

@@ -17,7 +17,6 @@ mod config;
 mod reference;
 mod release;
 mod run;
-mod tree;
 mod work;
 
 use std::collections::HashMap;
@@ -28,15 +27,14 @@ use async_trait::async_trait;
 use paas_core::archive::{self, Limits};
 use paas_core::{
     AppId, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId, Context, Detection,
-    Digest, Error, ErrorCode, Manifest, ProviderName, Result,
+    Digest, Error, ErrorCode, Manifest, ProviderName, Result, blocking,
 };
-use paas_sandbox::{Abilities, Confined, Profile, Toolchains, User};
+use paas_sandbox::{Abilities, Confined, Profile, Toolchains, User, tree};
 
 use self::cache::Caches;
 pub use self::config::BuildpackConfig;
 use self::reference::Packs;
 use self::work::{Work, seen};
-use crate::source::blocking;
 use crate::{app_json, procfile};
 
 /// The shell's program; see there.

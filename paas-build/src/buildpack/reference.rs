@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use paas_core::archive::{self, Limits};
-use paas_core::{Context, Digest, Error, ErrorCode, ProviderName, Result, Source, SourceRef};
-use paas_sandbox::User;
+use paas_core::{Context, Digest, Error, ErrorCode, ProviderName, Result, Source, SourceRef, blocking};
+use paas_sandbox::{User, tree};
 
 use super::bundled::{self, BUNDLED, Bundled};
-use super::tree;
-use crate::source::blocking;
 use crate::source::git::GitSource;
 use crate::source::tarball::TarballSource;
 

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use paas_core::{Error, Result};
-use paas_sandbox::{Group, Limits, Profile, User};
-
-use super::tree;
+use paas_sandbox::{Group, Limits, Profile, User, tree};
 
 /// Where every build sees its folders. The same for all, so that the same input gives the same slug.
 pub(super) mod seen {

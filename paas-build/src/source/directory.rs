@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use ignore::{DirEntry, WalkBuilder};
 use paas_core::archive::{self, Limits};
-use paas_core::{Cancel, Context, Error, ErrorCode, ProviderName, Result, Revision, Source, SourceRef};
+use paas_core::{
+    Cancel, Context, Error, ErrorCode, ProviderName, Result, Revision, Source, SourceRef, blocking,
+};
 use rustix::fs::OFlags;
 
-use super::{bad, blocking};
+use super::bad;
 
 /// Copies a folder, without `.git` and what `.gitignore` and `.slugignore` leave out.
 ///

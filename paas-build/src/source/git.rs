@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use paas_core::archive::{self, Limits};
-use paas_core::{Context, Error, ErrorCode, ProviderName, Result, Retry, Revision, Source, SourceRef};
+use paas_core::{
+    Context, Error, ErrorCode, ProviderName, Result, Retry, Revision, Source, SourceRef, blocking,
+};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use url::Url;
 
 use super::address::is_public;
-use super::{bad, blocking};
+use super::bad;
 
 /// Fetches a commit.
 ///

@@ -9,19 +9,9 @@ pub(crate) mod git;
 #[cfg(feature = "tarball")]
 pub(crate) mod tarball;
 
-use paas_core::{Error, ErrorCode, Result};
+use paas_core::{Error, ErrorCode};
 
 /// A location that is refused.
 fn bad(why: impl Into<String>) -> Error {
     Error::new(ErrorCode::BadSource, why)
-}
-
-/// Runs blocking work apart from the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(e) => Err(Error::new(ErrorCode::Internal, "a blocking task panicked").with_source(e)),
-    }
 }

@@ -10,13 +10,14 @@ use async_trait::async_trait;
 use paas_core::archive::{self, Limits};
 use paas_core::{
     Blobs, Cancel, Context, Error, ErrorCode, ProviderName, Result, Retry, Revision, Source, SourceRef,
+    blocking,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::address::is_public;
-use super::{bad, blocking};
+use super::bad;
 
 /// Unpacks a `.tar`, `.tar.gz` or `.tar.zst`.
 ///

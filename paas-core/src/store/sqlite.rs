@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use self::writer::{Call, Job, Look};
 use super::{ClaimRequest, EventRow, Fence, ListQuery, Row, Store, Table, Transaction, rules};
-use crate::blobs::blocking;
+use crate::blocking;
 use crate::{Clock, Error, ErrorCode, Result};
 
 /// Keeps everything in one SQLite file with a write-ahead log, each commit synced to the disk.

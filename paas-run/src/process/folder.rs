@@ -19,13 +19,12 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use paas_core::{Error, ErrorCode, Result};
-use paas_sandbox::Group;
 use paas_sandbox::procfs::ProcessId;
+use paas_sandbox::{Group, tree};
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::tree;
 use crate::supervisor::{End, Label, Up};
 
 /// How folders are called that are being removed.

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use paas_core::{Error, Result};
-use paas_sandbox::{Group, procfs};
+use paas_sandbox::{Group, procfs, tree};
 
 use super::folder::{Folder, Lock, REMOVED, Record, Running};
 use super::launcher::{POLL, ProcessLauncher};
-use super::tree;
 use crate::supervisor::{End, Found, LaunchId, Process};
 
 /// Ended one-off commands are remembered for this long: long enough for any retry of their step.

@@ -2,13 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, lchown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use paas_core::{Error, Result};
-use paas_sandbox::{Abilities, Confined, Helper, Profile, User};
-
-use super::tree;
+use paas_sandbox::{Abilities, Confined, Helper, Profile, User, tree};
 
 /// Where a program finds its app.
 const HOME: &str = "/app";
@@ -54,18 +52,13 @@ impl Homes {
     ) -> io::Result<()> {
         for folder in [home, tmp] {
             fs::create_dir_all(folder)?;
-            if let Some(user) = user {
-                lchown(folder, Some(user.uid), Some(user.gid))?;
-            }
+            tree::give(folder, user)?;
         }
         if let (true, Some(launch)) = (open, home.parent()) {
             fs::set_permissions(launch, fs::Permissions::from_mode(0o711))?;
         }
         if self != Self::Overlay {
-            tree::copy(slug, home)?;
-            if let Some(user) = user {
-                tree::give(home, user)?;
-            }
+            tree::copy_into(slug, home, user)?;
         }
         Ok(())
     }

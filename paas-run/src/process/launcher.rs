@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use paas_core::{AppId, AppName, Clock, Digest, Error, ErrorCode, Result, RuntimeCapabilities};
+use paas_core::{AppId, AppName, Clock, Digest, Error, ErrorCode, Result, RuntimeCapabilities, blocking};
 use paas_sandbox::{Abilities, Helper, procfs};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
@@ -24,7 +24,7 @@ use super::folder::{Folder, Record, Running, read_file, write_file};
 use super::found::facts;
 use super::home::Homes;
 use super::ports::{self, Ports};
-use super::slugs::{Slugs, blocking};
+use super::slugs::Slugs;
 use super::start::find_bash;
 use super::users::Users;
 use crate::logs::FileLogs;

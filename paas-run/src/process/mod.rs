@@ -19,7 +19,6 @@ mod ports;
 mod shim;
 mod slugs;
 mod start;
-mod tree;
 mod users;
 
 use std::ffi::OsStr;

@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paas_core::archive::{self, Limits};
-use paas_core::{AppId, AppName, Artifact, ArtifactKind, Blobs, Digest, Error, Result};
-use paas_sandbox::User;
+use paas_core::{AppId, AppName, Artifact, ArtifactKind, Blobs, Digest, Error, Result, blocking};
+use paas_sandbox::{User, tree};
 use tokio::sync::OnceCell;
 use tokio_util::io::SyncIoBridge;
-
-use super::tree;
 
 /// Not the name of an app.
 const TRASH: &str = ".trash";
@@ -80,10 +78,8 @@ impl Slugs {
             let (bytes, entries) = LIMITS;
             let unpacked = archive::unpack(archive, &aside, Limits::new(bytes, entries).with_links_out());
             let done = unpacked.and_then(|()| {
-                if let Some(user) = user {
-                    tree::give(&aside, user)
-                        .map_err(|e| Error::from_io("can't give a slug to its user", e))?;
-                }
+                tree::give_all(&aside, user)
+                    .map_err(|e| Error::from_io("can't give a slug to its user", e))?;
                 fs::rename(&aside, &folder).map_err(|e| Error::from_io("can't keep a slug", e))
             });
             if done.is_err() {
@@ -127,14 +123,4 @@ impl Slugs {
 
 fn remove(path: &Path) -> Result<()> {
     tree::remove(path).map_err(|e| Error::from_io(format!("can't remove {}", path.display()), e))
-}
-
-/// Runs blocking work apart from the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(e) => Err(Error::new(paas_core::ErrorCode::Internal, "a blocking task panicked").with_source(e)),
-    }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use paas_core::{ConfigKey, Error, ErrorCode, Result, Retry};
+use paas_core::{ConfigKey, Error, ErrorCode, Result, Retry, blocking};
 use paas_sandbox::{Limits, Profile};
 use rustix::fs::MemfdFlags;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -18,7 +18,6 @@ use tokio::time::timeout;
 use super::folder::Folder;
 use super::launcher::ProcessLauncher;
 use super::shim::{self, Order};
-use super::slugs::blocking;
 use crate::supervisor::Launch;
 
 /// How long a shim may take to start its program.

@@ -10,7 +10,7 @@ use tokio_util::io::SyncIoBridge;
 use super::fetch::Fetched;
 use super::workdir::WorkDir;
 use crate::archive::{self, Limits};
-use crate::blobs::blocking;
+use crate::blocking;
 use crate::engine::Inner;
 use crate::engine::kind::{Changes, Moment, Step, StepCall, StepOutput};
 use crate::engine::kinds::{DeployInput, Platform};

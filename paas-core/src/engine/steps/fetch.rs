@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::workdir::WorkDir;
 use crate::archive;
-use crate::blobs::blocking;
+use crate::blocking;
 use crate::engine::kind::{Step, StepCall, StepOutput};
 use crate::engine::kinds::{DeployInput, Platform};
 use crate::{Digest, Error, ErrorCode, Result, Revision, SourceRef};

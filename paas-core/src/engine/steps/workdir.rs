@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::blobs::blocking;
+use crate::blocking;
 use crate::{Error, Result};
 
 /// A folder that is removed when this is dropped. Whoever holds it holds a lock beside it.

@@ -1,19 +1,19 @@
-//! Trees of files that change hands: copied, given to a build's user, taken away.
+//! Trees of files that change hands: copied, given to the user of a hostile program, taken away from it.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::Path;
 
-use paas_sandbox::User;
+use crate::User;
 
 /// Gives a path, not what it links to, to this user, where we may.
-pub(super) fn give(path: &Path, to: Option<User>) -> io::Result<()> {
+pub fn give(path: &Path, to: Option<User>) -> io::Result<()> {
     to.map_or(Ok(()), |user| lchown(path, Some(user.uid), Some(user.gid)))
 }
 
 /// Gives a folder and all in it to this user.
-pub(super) fn give_all(dir: &Path, to: Option<User>) -> io::Result<()> {
+pub fn give_all(dir: &Path, to: Option<User>) -> io::Result<()> {
     if to.is_none() {
         return Ok(());
     }
@@ -30,15 +30,21 @@ pub(super) fn give_all(dir: &Path, to: Option<User>) -> io::Result<()> {
 }
 
 /// A new folder of this user's, which nobody else can read.
-pub(super) fn make(dir: &Path, owner: Option<User>) -> io::Result<()> {
+pub fn make(dir: &Path, owner: Option<User>) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(dir)?;
     give(dir, owner)
 }
 
-/// Copies a folder to a new place, where it belongs to `owner`. Sockets and devices are left out.
-pub(super) fn copy(from: &Path, to: &Path, owner: Option<User>) -> io::Result<()> {
+/// Copies a folder to a new place, where it belongs to `owner`. Sockets and devices are left out; the content of
+/// files is shared where the file system can.
+pub fn copy(from: &Path, to: &Path, owner: Option<User>) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o755).create(to)?;
     give(to, owner)?;
+    copy_into(from, to, owner)
+}
+
+/// Copies what is in a folder into an empty one.
+pub fn copy_into(from: &Path, to: &Path, owner: Option<User>) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
@@ -64,15 +70,20 @@ pub(super) fn copy(from: &Path, to: &Path, owner: Option<User>) -> io::Result<()
     Ok(())
 }
 
-/// Removes a folder whatever is in it, also where its owner took the right to enter away; none is no error.
-pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(dir)?;
-            fs::remove_dir_all(dir)
+/// Removes a tree, also folders that a program of our own user closed to itself, and files that somebody adds
+/// meanwhile. A tree that isn't there is no error.
+pub fn remove(dir: &Path) -> io::Result<()> {
+    let mut opened = false;
+    loop {
+        match fs::remove_dir_all(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !opened => {
+                open_up(dir)?;
+                opened = true;
+            }
+            other => return other,
         }
-        removed => removed,
     }
 }
 
@@ -104,7 +115,10 @@ mod tests {
         assert_eq!(meta(&to).permissions().mode() & 0o777, 0o751);
         assert_eq!(meta(&to).modified().unwrap(), meta(&from).modified().unwrap());
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("deep/er/run"));
-        fs::set_permissions(to.join("deep"), fs::Permissions::from_mode(0o000)).unwrap();
+        std::os::unix::fs::symlink("/", to.join("deep/outside")).unwrap();
+        for closed in ["deep/er", "deep"] {
+            fs::set_permissions(to.join(closed), fs::Permissions::from_mode(0o000)).unwrap();
+        }
         remove(&to).unwrap();
         remove(&to).unwrap();
         assert!(!to.exists());
