@@ -43,7 +43,8 @@ pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Behavior
     /// - Safe on disk when it returns. The same content again is no error and costs little.
-    /// - May take the file away instead of copying it.
+    /// - May take the file away instead of copying it, also when it is refused: give it a file of your own that you
+    ///   need no more. What is kept doesn't change when somebody writes to the file by another name.
     ///
     /// # Errors
     /// `disk_full`; `corrupt` when the file's content doesn't have the digest.
@@ -137,8 +138,8 @@ impl Blobs for NoBlobs {
     }
 }
 
-/// Content in a folder of this machine: `ab/cdef…`, each file written aside, synced and renamed. When it was used last is
-/// the file's time of change.
+/// Content in a folder of this machine: `ab/cdef…`, each file put aside, checked, synced and renamed. A file on the same
+/// disk is moved, not copied. When content was used last is the file's time of change.
 #[derive(Debug, Clone)]
 pub struct DirBlobs {
     root: PathBuf,
@@ -308,13 +309,7 @@ impl DirBlobs {
             dir.parent().map_or(Ok(()), |root| std::fs::File::open(root)?.sync_all()).map_err(failed)?;
         }
         let aside = dir.join(format!(".{}", uuid::Uuid::new_v4()));
-        let written = (|| {
-            let mut from = std::fs::File::open(file)?;
-            let mut to = HashingFile::create(&aside)?;
-            std::io::copy(&mut from, &mut to)?;
-            to.finish()
-        })();
-        let kept = match written {
+        let kept = match put_aside(file, &aside) {
             Ok(actual) if actual == digest => {
                 let placed = self.turn().and_then(|_turn| {
                     self.touch(&aside)?;
@@ -371,31 +366,52 @@ fn list(root: &Path, after: Option<Digest>, limit: usize) -> std::io::Result<Vec
     Ok(found)
 }
 
-struct HashingFile {
-    file: std::fs::File,
+/// Moves or copies a file, makes it safe on disk and says what its content is.
+fn put_aside(file: &Path, aside: &Path) -> std::io::Result<Digest> {
+    if take(file, aside)? {
+        let mut taken = std::fs::File::open(aside)?;
+        let mut hashing = Hashing::new(std::io::sink());
+        std::io::copy(&mut taken, &mut hashing)?;
+        taken.sync_all()?;
+        return Ok(hashing.hasher.finish());
+    }
+    let mut from = std::fs::File::open(file)?;
+    let mut hashing = Hashing::new(std::fs::File::create_new(aside)?);
+    std::io::copy(&mut from, &mut hashing)?;
+    hashing.to.sync_all()?;
+    Ok(hashing.hasher.finish())
+}
+
+/// Moves a file that is ours alone: nobody can change it by another name, or because it belongs to them. False on
+/// another disk, or where we may not move it.
+fn take(file: &Path, aside: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let is = std::fs::symlink_metadata(file)?;
+    let ours = std::fs::metadata(aside.parent().unwrap_or(aside))?.uid();
+    Ok(is.is_file() && is.nlink() == 1 && is.uid() == ours && std::fs::rename(file, aside).is_ok())
+}
+
+/// Hashes what passes.
+struct Hashing<W> {
+    to: W,
     hasher: crate::digest::Hasher,
 }
 
-impl HashingFile {
-    fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { file: std::fs::File::create_new(path)?, hasher: crate::digest::Hasher::new() })
-    }
-
-    fn finish(self) -> std::io::Result<Digest> {
-        self.file.sync_all()?;
-        Ok(self.hasher.finish())
+impl<W> Hashing<W> {
+    fn new(to: W) -> Self {
+        Self { to, hasher: crate::digest::Hasher::new() }
     }
 }
 
-impl std::io::Write for HashingFile {
+impl<W: std::io::Write> std::io::Write for Hashing<W> {
     fn write(&mut self, content: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(content)?;
+        let written = self.to.write(content)?;
         self.hasher.update(&content[..written]);
         Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
+        self.to.flush()
     }
 }
 

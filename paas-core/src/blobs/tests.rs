@@ -1,5 +1,6 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, SystemTime};
 
 use super::{Blobs, DirBlobs};
@@ -48,6 +49,25 @@ async fn what_a_crash_left_half_written_is_never_content_and_is_swept_in_the_end
     fs::write(&file, "content").unwrap();
     blobs.put(digest, &file).await.unwrap();
     assert!(blobs.has(digest).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_file_on_the_same_disk_is_moved_and_one_on_another_is_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = DirBlobs::open(dir.path().join("blobs")).unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "content").unwrap();
+    let inode = fs::metadata(&file).unwrap().ino();
+    let digest = Digest::of("content");
+    blobs.put(digest, &file).await.unwrap();
+    assert!(!file.exists());
+    assert_eq!(fs::metadata(blobs.local_path(digest).unwrap()).unwrap().ino(), inode);
+
+    // In memory, which is another disk than any.
+    let Ok(mut elsewhere) = tempfile::NamedTempFile::new_in("/dev/shm") else { return };
+    elsewhere.write_all(b"elsewhere").unwrap();
+    blobs.put(Digest::of("elsewhere"), elsewhere.path()).await.unwrap();
+    assert!(blobs.has(Digest::of("elsewhere")).await.unwrap());
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ where
     what_is_put_is_read_back(&make().await, scratch).await;
     what_was_never_put_is_not_found(&make().await).await;
     content_with_another_digest_is_refused(&make().await, scratch).await;
+    what_is_kept_does_not_change_with_its_file(&make().await, scratch).await;
     the_same_content_again_is_no_error(&make().await, scratch).await;
     what_was_deleted_is_gone(&make().await, scratch).await;
     what_was_not_used_for_long_can_be_collected(&make().await, scratch).await;
@@ -71,6 +72,21 @@ async fn content_with_another_digest_is_refused(blobs: &dyn Blobs, scratch: &Pat
     assert!(!blobs.has(digest).await.expect("it can be told"), "what was refused isn't there");
     put(blobs, b"right", scratch).await;
     assert!(read(blobs, digest).await == b"right", "the right content can be put after the wrong one");
+}
+
+async fn what_is_kept_does_not_change_with_its_file(blobs: &dyn Blobs, scratch: &Path) {
+    let overwrite = |path: &Path| std::fs::write(path, "changed").expect("the scratch folder can be written");
+    let (named_twice, linked) = (file(b"named twice", scratch), file(b"linked", scratch));
+    let (name, link) = (named_twice.with_extension("name"), linked.with_extension("link"));
+    std::fs::hard_link(&named_twice, &name).expect("a file can have two names");
+    std::os::unix::fs::symlink(&linked, &link).expect("a file can be linked to");
+    for (given, written, content) in [(&named_twice, &name, "named twice"), (&link, &linked, "linked")] {
+        let digest = Digest::of(content);
+        blobs.put(digest, given).await.expect("content with its digest is kept");
+        overwrite(written);
+        overwrite(given);
+        assert!(read(blobs, digest).await == content.as_bytes(), "what is kept stays as it was");
+    }
 }
 
 async fn the_same_content_again_is_no_error(blobs: &dyn Blobs, scratch: &Path) {
