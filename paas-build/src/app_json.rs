@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Fields that aren't known are left alone: the file has many more on Heroku. Durations are seconds or texts such as `30s`
-//! and `500ms`. Unlike Heroku's review apps, a var is `required` only where the file says so.
+//! and `500ms`. Unlike Heroku's review apps, a var is `required` only where the file says so. Vars are set at the app's
+//! first deploy, after its build, where nobody has set them and no add-on gives them.
 
 use std::path::Path;
 use std::time::Duration;

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paas_core::testkit::builder::{BuilderFixture, conformance};
-use paas_core::{Blobs, Builder, CancelReason, Detection, ErrorCode, LogQuery, Logs};
+use paas_core::{Blobs, Builder, CancelReason, Detection, Digest, ErrorCode, LogQuery, Logs};
+use paas_sandbox::{Helper, Limits};
 use world::{World, text};
 
 #[tokio::test]
@@ -315,9 +316,35 @@ async fn a_pack_by_tarball_is_pinned_to_its_content() {
     let pin = artifact.metadata["buildpack.1"].clone();
     assert!(pin.starts_with(&format!("{url}#sha256:")), "{pin}");
     world.app(&[]).packs(&[&pin]).build().await.unwrap();
-    let other = format!("{url}#{}", paas_core::Digest::of("other"));
+    let other = format!("{url}#{}", Digest::of("other"));
     let error = world.app(&[]).packs(&[&other]).build().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::BadSource);
+}
+
+#[tokio::test]
+async fn what_a_moving_pack_made_is_not_taken_for_what_it_would_make_today() {
+    let world = World::new().await;
+    let (commit, digest) = ("0123456789abcdef0123456789abcdef01234567", Digest::of("a pack's tree"));
+    let fixed = [
+        "nodejs".to_owned(),
+        format!("https://example.com/pack#{commit}"),
+        format!("https://example.com/pack.tgz#{digest}"),
+    ];
+    let moving = [
+        "https://example.com/pack".to_owned(),
+        "https://example.com/pack#main".to_owned(),
+        format!("https://example.com/pack#{}", &commit[..7]),
+        "https://example.com/pack.tgz".to_owned(),
+        world.compiling("folder", "true"),
+    ];
+    for (name, same) in fixed.iter().map(|name| (name, true)).chain(moving.iter().map(|name| (name, false))) {
+        let json = format!(r#"{{"buildpacks": ["nodejs", "{name}"]}}"#);
+        for app in [world.app(&[("a", "")]).packs(&[name]), world.app(&[("app.json", &*json)])] {
+            let request = app.request();
+            let inputs = [(); 2].map(|()| world.builder.inputs(&request));
+            assert_eq!(inputs[0] == inputs[1], same, "{name}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -344,6 +371,24 @@ async fn a_build_that_takes_too_long_is_stopped_with_all_it_started() {
     assert_eq!(error.code(), ErrorCode::Timeout);
     assert_eq!(error.output(), ["-----> slow app detected", "started"]);
     assert!(!runs("987654"));
+}
+
+#[tokio::test]
+async fn a_build_that_needs_too_much_memory_is_killed_and_told_so() {
+    let helper = Helper::at(env!("CARGO_BIN_EXE_paas-build-helper"));
+    if !helper.abilities().unwrap().memory {
+        assert!(std::env::var_os("CI").is_none(), "no memory controller");
+        eprintln!("SKIPPED, it needs control groups that limit memory");
+        return;
+    }
+    let world = World::with(|config| config.with_limits(Limits::new().memory(64 << 20))).await;
+    let greedy = world.compiling("greedy", "set -o pipefail; head -c 1G /dev/zero | tail -c 512M | wc -c");
+    let error = world.app(&[("a", "")]).packs(&[&greedy]).build().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BuildFailed);
+    assert!(error.message().ends_with("more memory than the 64 MB that a build may use"), "{error}");
+    let modest = world.compiling("modest", "true");
+    let built = world.app(&[("Procfile", "web: a")]).packs(&[&modest]).build().await;
+    built.expect("one that needs less is built");
 }
 
 #[tokio::test]

@@ -140,7 +140,8 @@ pub trait Builder: fmt::Debug + Send + Sync + 'static {
     }
 
     /// The digest of what would change the result beside code, builder version and config: stack, limits,
-    /// pinned defaults. Part of the key under which an artifact is found again.
+    /// pinned defaults. Part of the key under which an artifact is found again; another one at each call where what
+    /// would change the result can't be told before it is built.
     fn inputs(&self, request: &BuildRequest) -> Digest {
         Digest::of_parts(request.buildpacks.iter())
     }

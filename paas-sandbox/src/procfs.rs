@@ -1,4 +1,4 @@
-//! What `/proc` tells about processes.
+//! What `/proc` tells about processes and the machine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -106,6 +106,18 @@ pub fn family(leader: u32) -> BTreeSet<u32> {
     }
     let ended = |pid: &u32| all.iter().any(|(p, stat)| p == pid && stat.ended());
     found.into_iter().filter(|pid| !ended(pid)).collect()
+}
+
+/// Bytes of memory that there are for all programs together: the machine's, or its container's where that has less.
+pub fn memory() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        total.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    });
+    // A container sees its own group as the root; version 1 says a huge number where there is no limit.
+    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = container.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    machine.into_iter().chain(container).min()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paas_core::Blobs;
-use paas_sandbox::{Helper, Limits};
+use paas_sandbox::{Helper, Limits, procfs};
 
 /// Where builds find the machine's certificates; whoever has set them up elsewhere has told the platform by these.
 const CERTIFICATES: &[&str] = &[
@@ -55,7 +55,9 @@ impl BuildpackConfig {
     /// With caches, fetched packs and work folders in `data`, and slugs in `blobs`. The helper is the binary that makes
     /// sandboxes.
     ///
-    /// Heroku's limits: 15 minutes, a slug of 500 MB; stack `heroku-24`. No limits of memory and CPU, and at most 8,192 tasks.
+    /// Heroku's limits: 15 minutes, a slug of 500 MB; stack `heroku-24`. A build may have 8,192 tasks and, where the
+    /// machine can limit it, three quarters of the memory, so that a greedy one is killed before anything else is. CPU
+    /// is shared.
     pub fn new(data: impl Into<PathBuf>, blobs: Arc<dyn Blobs>, helper: Helper) -> Self {
         let var = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
         Self {
@@ -65,7 +67,7 @@ impl BuildpackConfig {
             stack: "heroku-24".to_owned(),
             timeout: Duration::from_secs(15 * 60),
             slug_bytes: 500_000_000,
-            limits: Limits::new().tasks(8192),
+            limits: Limits::new().tasks(8192).memory(procfs::memory().map_or(0, |all| all / 4 * 3)),
             env: CERTIFICATES.iter().filter_map(var).collect(),
             users: 40_000..60_000,
             hidden: Vec::new(),

@@ -174,6 +174,14 @@ impl BuildpackBuilder {
             )
             .with_output(ended.tail);
         }
+        let memory = || {
+            let megabytes = self.config.limits.memory >> 20;
+            if ended.out_of_memory {
+                format!("; it needed more memory than the {megabytes} MB that a build may use")
+            } else {
+                "; it was killed, perhaps for want of memory".to_owned()
+            }
+        };
         let (code, message) = match phase.as_str() {
             "detect" => (
                 ErrorCode::NotDetected,
@@ -181,7 +189,8 @@ impl BuildpackBuilder {
             ),
             "compile" => {
                 let name = compose::last_detected(work).unwrap_or_else(|| pack.to_owned());
-                let hint = if status == "137" { "; it was killed, perhaps for want of memory" } else { "" };
+                let killed = status == "137" || ended.out_of_memory;
+                let hint = if killed { memory() } else { String::new() };
                 let message =
                     format!("failed to compile {name} app: {pack}'s bin/compile ended with {status}{hint}");
                 (ErrorCode::BuildFailed, message)
@@ -189,10 +198,7 @@ impl BuildpackBuilder {
             "release" => (ErrorCode::BuildFailed, format!("{pack}'s bin/release ended with {status}")),
             _ => {
                 let how = ended.status.to_string();
-                (
-                    ErrorCode::BuildFailed,
-                    format!("the build ended before it was done ({how}), perhaps for want of memory"),
-                )
+                (ErrorCode::BuildFailed, format!("the build ended before it was done ({how}){}", memory()))
             }
         };
         Error::new(code, message).with_output(ended.tail)
@@ -324,6 +330,13 @@ impl Builder for BuildpackBuilder {
         parts.extend(self.config.env.iter().map(|(key, value)| format!("{key}={value}")));
         parts.extend(self.toolchains.identity());
         parts.extend(request.buildpacks.iter().cloned());
+        // What a branch, a folder or a URL holds today is known once it was fetched. An app that names such a pack is
+        // built each time, as all are on Heroku, and so gets what was mended in the pack.
+        let manifest = app_json::read(&request.checkout.dir).unwrap_or_default();
+        let packs = Self::choose(request, &manifest).unwrap_or_default();
+        if !packs.iter().all(|name| self.packs.is_fixed(name)) {
+            parts.push(uuid::Uuid::new_v4().to_string());
+        }
         Digest::of_parts(parts)
     }
 }

@@ -58,6 +58,17 @@ impl Packs {
         Ok(Reference::Tarball(url.to_owned(), pin))
     }
 
+    /// Whether the name means the same pack for ever.
+    pub(super) fn is_fixed(&self, name: &str) -> bool {
+        match self.parse(name) {
+            Ok(Reference::Folder(_)) => false,
+            Ok(Reference::Tarball(_, pin)) => pin.is_some(),
+            Ok(Reference::Git(location)) => is_whole(location.split_once('#').unwrap_or_default().1),
+            // What is no pack builds nothing.
+            Ok(Reference::Bundled(_)) | Err(_) => true,
+        }
+    }
+
     /// A folder of this machine, if it lies where buildpacks may lie: an app names it, and may not look around.
     fn folder(&self, name: &str) -> Result<PathBuf> {
         let closed = || refused(name, "it is not in a folder from which this platform takes buildpacks");
@@ -121,7 +132,7 @@ impl Packs {
     /// A commit that is named whole is fetched once.
     async fn clone(&self, ctx: &Context, location: &str, to: &Path) -> Result<(String, String)> {
         let (url, reference) = location.split_once('#').unwrap_or((location, ""));
-        let whole = reference.len() == 40 && reference.bytes().all(|b| b.is_ascii_hexdigit());
+        let whole = is_whole(reference);
         let kept = self.kept.join(Digest::of_parts([url, reference]).hex());
         if whole && kept.is_dir() {
             copy(&kept, to, None).await?;
@@ -147,6 +158,11 @@ impl Packs {
         }
         Ok((url.to_owned(), commit))
     }
+}
+
+/// Whether it is all of a commit's id.
+fn is_whole(reference: &str) -> bool {
+    reference.len() == 40 && reference.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn refused(name: &str, why: &str) -> Error {

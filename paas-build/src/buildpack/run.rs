@@ -22,6 +22,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) tail: Vec<String>,
+    /// It reached its limit of memory.
+    pub(super) out_of_memory: bool,
 }
 
 /// Runs the command to its end. When it is cancelled or takes too long, it and everything it started is gone before
@@ -60,7 +62,7 @@ pub(super) async fn run(
     match ended {
         Ok(Ok((status, read))) => {
             read.map_err(|e| Error::from_io("can't read the build's output", e))?;
-            Ok(Ended { status: status.map_err(failed)?, tail })
+            Ok(Ended { status: status.map_err(failed)?, tail, out_of_memory: child.out_of_memory() })
         }
         Ok(Err(_)) => {
             child.stop(GRACE).await.map_err(failed)?;

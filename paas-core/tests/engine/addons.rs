@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use paas_core::testkit::world::Fault;
 use paas_core::{
-    AddonId, AddonOrder, ConfigEdit, ConfigVars, ErrorCode, RollbackOrder, StepState, Subject, Version,
-    WorkflowState,
+    AddonId, AddonOrder, ConfigEdit, ConfigKey, ConfigVars, ErrorCode, RollbackOrder, StepState, Subject,
+    Version, WorkflowState,
 };
 
 use crate::{Bench, WEB, hello, me};
@@ -85,6 +85,38 @@ async fn an_add_on_that_the_owners_own_var_would_hide_is_refused() {
     assert_eq!(refused.code(), ErrorCode::Exists);
     let other = order.named("OTHER".parse().unwrap());
     bench.engine.add_addon(&hello(), other, &me()).await.unwrap().1.succeeded().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_var_that_an_add_on_gives_is_neither_missing_nor_set_by_app_json() {
+    let bench = Bench::new().await;
+    let env = r#""env":{"FAKE_URL":{"value":"sample","required":true},"FAKE_TWO_URL":{"required":true},"SECRET":{"generate":true}}"#;
+    let wishes = [wish("fakesql", "null"), wish("fakesql", "\"FAKE_TWO\"")].join(",");
+    bench.deploy(&format!("web: a\n---\n{{\"addons\":[{wishes}],{env}}}")).await.unwrap();
+    let config = bench.engine.config(&hello()).await.unwrap();
+    assert!(config.get("FAKE_URL").unwrap().expose().starts_with("fake://"));
+    assert!(config.get("FAKE_TWO_URL").is_some());
+    let app = bench.engine.app(&hello()).await.unwrap();
+    let own: Vec<_> = app.head.config_keys().map(ConfigKey::as_str).collect();
+    assert_eq!(own, ["SECRET"], "the add-ons' vars are theirs");
+}
+
+#[tokio::test]
+async fn a_var_that_app_json_requires_and_nobody_gives_fails_the_deploy_before_anything_is_made() {
+    let bench = Bench::new().await;
+    let code = format!(
+        "web: a\n---\n{{\"addons\":[{}],\"env\":{{\"KEY\":{{\"required\":true}}}}}}",
+        wish("fakesql", "null")
+    );
+    let refused = bench.deploy(&code).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::InvalidParams);
+    assert!(refused.to_string().contains("KEY"), "{refused}");
+    assert!(bench.platform.world.addons().is_empty());
+    let vars = ConfigVars::new().with("KEY", "mine").unwrap();
+    bench.engine.configure(&hello(), ConfigEdit::set(vars), &me()).await.unwrap().succeeded().await.unwrap();
+    bench.deploy(&code).await.unwrap();
+    assert_eq!(bench.engine.config(&hello()).await.unwrap().get("KEY").unwrap().expose(), "mine");
+    bench.is_sound().await;
 }
 
 /// A live app with an add-on.

@@ -51,8 +51,6 @@ impl Step for ProvisionFirst {
         let Some(built) = call.output::<Built>("build")? else { return Ok(StepOutput::done()) };
         let input: DeployInput = call.input()?;
         let app = inner.ledger.app_in_life(&app_name(call)?, input.app_id).await?.value;
-        let mut vars = env_wishes(&app, &built.artifact.manifest)?;
-        let env = vars.keys().cloned().collect();
         // All are chosen before the first is made: a service that isn't had here makes nothing.
         let there = inner.ledger.addons(app.id).await?;
         let mut wanted: Vec<(Arc<dyn AddonProvider>, MadeAddon)> = Vec::new();
@@ -74,6 +72,10 @@ impl Step for ProvisionFirst {
             let id = addon_id(call.workflow.id, index);
             wanted.push((provider, MadeAddon { id, plan, attachment, service: catalog.service }));
         }
+        let attached = there.iter().map(|addon| &addon.attachment);
+        let attached: Vec<_> = attached.chain(wanted.iter().map(|(_, made)| &made.attachment)).collect();
+        let mut vars = env_wishes(&app, &built.artifact.manifest, &attached)?;
+        let env = vars.keys().cloned().collect();
         let mut addons = Vec::new();
         for (provider, made) in wanted {
             if let Some(key) = hides(&app, &made.attachment) {
@@ -178,10 +180,13 @@ fn addon_id(workflow: WorkflowId, index: usize) -> AddonId {
 
 /// The owner's own config var that would hide the add-on attached under this name.
 pub(crate) fn hides<'a>(app: &'a App, attachment: &ConfigKey) -> Option<&'a ConfigKey> {
-    app.head.config.keys().find(|key| {
-        let rest = key.as_str().strip_prefix(attachment.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || rest == "_URL")
-    })
+    app.head.config.keys().find(|key| is_main(key, attachment))
+}
+
+/// Whether a config var is the one that every add-on attached under this name gives.
+fn is_main(key: &ConfigKey, attachment: &ConfigKey) -> bool {
+    let rest = key.as_str().strip_prefix(attachment.as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest == "_URL")
 }
 
 /// Which of these gave a config var: of `DATABASE` and `DATABASE_LOGS` the second gave `DATABASE_LOGS_URL`.
@@ -246,12 +251,14 @@ async fn make(
     provider.bind(ctx, &BindRequest::new(made.id, app.clone(), made.attachment.clone())).await
 }
 
-/// The config vars of `app.json` that are not set yet.
-fn env_wishes(app: &App, manifest: &Manifest) -> Result<ConfigVars> {
+/// The config vars of `app.json` that are neither set yet nor given by what is attached: an add-on's own var must
+/// stay the add-on's, or it would keep today's password for ever.
+fn env_wishes(app: &App, manifest: &Manifest, attached: &[&ConfigKey]) -> Result<ConfigVars> {
     let mut vars = ConfigVars::new();
     let mut missing = Vec::new();
     for (key, wish) in &manifest.env {
-        if app.head.config.contains_key(key) || key.is_reserved() {
+        let given = attached.iter().any(|attachment| is_main(key, attachment));
+        if given || app.head.config.contains_key(key) || key.is_reserved() {
             continue;
         }
         match (&wish.value, wish.generate) {
