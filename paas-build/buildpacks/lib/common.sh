@@ -109,20 +109,9 @@ hash_of() {
 # identity FILE...: path, size and time of programs: tells another version without starting one.
 identity() { stat -L -c '%n %s %Y' "$@"; }
 
-# link_tree FROM TO: the same tree again. Links where one mount holds both, else copies.
-link_tree() {
-  rm -rf "$2"
-  : >"$1.probe"
-  if ln "$1.probe" "$2.probe" 2>/dev/null; then
-    rm -f "$1.probe" "$2.probe"
-    cp -al "$1" "$2"
-  else
-    rm -f "$1.probe"
-    copy_tree "$1" "$2"
-  fi
-}
-
-# copy_tree FROM TO: the same tree again, which may be changed in place.
+# copy_tree FROM TO: the same tree again, which may be changed in place. Hard links would do with half the time (16 ms
+# for express with its 771 files, of a push of 370 ms), but not safely: the cache is a layer over what the last good
+# build kept, where a link copies its file up, and links into what is kept would let a build that fails write there.
 copy_tree() {
   rm -rf "$2"
   cp -a --reflink=auto "$1" "$2" 2>/dev/null || {
