@@ -9,6 +9,7 @@ mod deploy;
 mod embed;
 mod garbage;
 mod queue;
+mod reads;
 mod secrets;
 mod twice;
 

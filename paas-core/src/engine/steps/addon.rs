@@ -105,14 +105,17 @@ impl Step for Attach {
     }
 
     async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
-        let (Moment::Intent, 1) = (moment, call.ctx.attempt) else { return Ok(Changes::none()) };
+        let Moment::Intent = moment else { return Ok(Changes::none()) };
         let inner = self.0.get()?;
         let input: AddonInput = call.input()?;
         let attachment = Attachment { addon: input.addon, name: input.attachment.clone() };
         inner
             .change_head(call, &input, &format!("Attach {}", input.attachment), |app| {
-                app.head.attachments.retain(|a| a.addon != attachment.addon);
-                app.head.attachments.push(attachment);
+                let there = app.head.attachments.contains(&attachment);
+                if !there {
+                    app.head.attachments.push(attachment);
+                }
+                !there
             })
             .await
     }
@@ -130,12 +133,14 @@ impl Step for Detach {
     }
 
     async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
-        let (Moment::Intent, 1) = (moment, call.ctx.attempt) else { return Ok(Changes::none()) };
+        let Moment::Intent = moment else { return Ok(Changes::none()) };
         let inner = self.0.get()?;
         let input: AddonInput = call.input()?;
         inner
             .change_head(call, &input, &format!("Detach {}", input.attachment), |app| {
+                let before = app.head.attachments.len();
                 app.head.attachments.retain(|a| a.addon != input.addon);
+                app.head.attachments.len() < before
             })
             .await
     }
@@ -220,13 +225,14 @@ impl Inner {
         Ok(vars)
     }
 
-    /// Changes an app's head and queues its roll-out, in the transaction of the calling step.
+    /// Changes an app's head and queues its roll-out, in the transaction of the calling step; neither where `change`
+    /// says that it was done before.
     pub(super) async fn change_head(
         &self,
         call: &StepCall,
         input: &AddonInput,
         description: &str,
-        change: impl FnOnce(&mut App),
+        change: impl FnOnce(&mut App) -> bool,
     ) -> Result<Changes> {
         let stored = match self.ledger.app_in_life(&input.app, input.app_id).await {
             Ok(stored) => stored,
@@ -235,7 +241,9 @@ impl Inner {
             Err(error) => return Err(error),
         };
         let mut app = stored.value;
-        change(&mut app);
+        if !change(&mut app) {
+            return Ok(Changes::none());
+        }
         app.head.rev += 1;
         let mut tx = Transaction::new().write(put_app(&app, Expect::Rev(stored.rev))?);
         let head = HeadInput { app_id: app.id, description: description.to_owned() };

@@ -7,7 +7,7 @@ use crate::engine::kind::{Changes, Moment, Step, StepCall, StepOutput};
 use crate::engine::kinds::{AddonInput, Platform};
 use crate::engine::ledger::put_addon;
 use crate::store::Expect;
-use crate::{ErrorCode, EventKind, InstanceState, Result};
+use crate::{App, ErrorCode, EventKind, InstanceState, Result};
 
 /// rotate: the provider makes them. Nobody uses them yet, and the old ones stay: there is nothing to undo.
 #[derive(Debug)]
@@ -54,8 +54,11 @@ impl Step for Rebind {
         addon.old_vars = std::mem::replace(&mut addon.vars, new);
         let (service, attachment) = (addon.service.clone(), addon.attachment.clone());
         let description = format!("Rotate {attachment} credentials");
-        let changes =
-            inner.change_head(call, &input, &description, |app| addon.head = app.head.rev + 1).await?;
+        let taken_over = |app: &mut App| {
+            addon.head = app.head.rev + 1;
+            true
+        };
+        let changes = inner.change_head(call, &input, &description, taken_over).await?;
         Ok(changes
             .write(put_addon(&addon, Expect::Rev(stored.rev))?)
             .event(EventKind::AddonRotated { service, attachment }))
