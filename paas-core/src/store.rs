@@ -5,6 +5,8 @@
 //! compared with each other, and no logic is written twice.
 
 mod memory;
+#[cfg(feature = "store-postgres")]
+mod postgres;
 mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -17,6 +19,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use self::memory::MemoryStore;
+#[cfg(feature = "store-postgres")]
+pub use self::postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteStore;
 use crate::{KindName, OwnerId, Result, TurnId, WorkflowId};
@@ -160,6 +164,9 @@ pub enum QueueState {
 }
 
 impl QueueState {
+    /// Every state.
+    pub const ALL: &'static [Self] = &[Self::Queued, Self::Active, Self::Parked, Self::Ended];
+
     /// The stable name.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,12 @@
 //! Every store of this crate passes the public suite and agrees with the model.
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test does")]
 
+#[cfg(any(feature = "store-postgres", feature = "sqlite"))]
+#[path = "store/peers.rs"]
+mod peers;
+#[cfg(feature = "store-postgres")]
+#[path = "store/postgres.rs"]
+mod postgres;
 #[cfg(feature = "sqlite")]
 #[path = "store/sqlite.rs"]
 mod sqlite;

@@ -8,6 +8,8 @@ mod clock;
 mod context;
 mod cut;
 pub mod logs;
+#[cfg(feature = "store-postgres")]
+pub mod postgres;
 pub mod router;
 pub mod runtime;
 pub mod source;

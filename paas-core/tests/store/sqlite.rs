@@ -5,17 +5,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use chrono::{DateTime, Utc};
-use paas_core::store::{
-    ClaimRequest, EventRow, Expect, Fence, ListQuery, NewEvent, Row, SqliteStore, Store, Table, Transaction,
-    Write,
-};
+use paas_core::store::{Expect, ListQuery, NewEvent, SqliteStore, Store, Table, Transaction, Write};
 use paas_core::testkit::store::{agrees_with_memory, conformance};
-use paas_core::{Clock, ErrorCode, Result, SystemClock};
-use tokio::sync::watch;
+use paas_core::{Clock, ErrorCode, SystemClock};
+
+use super::peers::Peers;
 
 fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
@@ -47,7 +42,7 @@ async fn the_sqlite_store_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_stores_on_one_file_are_one_store() {
     let files = Files::new();
-    conformance(async |clock| Peers::open(&files.path(), &clock)).await;
+    conformance(async |clock| peers(&files.path(), &clock)).await;
 }
 
 /// `PAAS_SEED=7` runs that seed alone.
@@ -60,7 +55,7 @@ async fn the_sqlite_store_agrees_with_the_model() {
     };
     for seed in seeds {
         agrees_with_memory(async |clock| SqliteStore::open(files.path(), clock).unwrap(), seed, 400).await;
-        agrees_with_memory(async |clock| Peers::open(&files.path(), &clock), seed, 100).await;
+        agrees_with_memory(async |clock| peers(&files.path(), &clock), seed, 100).await;
     }
 }
 
@@ -213,64 +208,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Stores on one file, called in turn: as several processes would.
-#[derive(Debug)]
-struct Peers(Vec<SqliteStore>, AtomicUsize);
-
-impl Peers {
-    fn open(path: &Path, clock: &Arc<dyn Clock>) -> Self {
-        let stores = (0..3).map(|_| SqliteStore::open(path, clock.clone()).unwrap());
-        Self(stores.collect(), AtomicUsize::new(0))
-    }
-
-    fn next(&self) -> &SqliteStore {
-        &self.0[self.1.fetch_add(1, Ordering::Relaxed) % self.0.len()]
-    }
-}
-
-#[async_trait]
-impl Store for Peers {
-    async fn commit(&self, transaction: Transaction) -> Result<u64> {
-        self.next().commit(transaction).await
-    }
-
-    async fn get(&self, table: Table, key: &str) -> Result<Option<Row>> {
-        self.next().get(table, key).await
-    }
-
-    async fn list(&self, table: Table, query: &ListQuery) -> Result<Vec<Row>> {
-        self.next().list(table, query).await
-    }
-
-    async fn claim(&self, request: &ClaimRequest) -> Result<Option<Row>> {
-        self.next().claim(request).await
-    }
-
-    async fn renew(&self, fence: &Fence, ttl: Duration) -> Result<u64> {
-        self.next().renew(fence, ttl).await
-    }
-
-    async fn lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<bool> {
-        self.next().lease(name, owner, ttl).await
-    }
-
-    async fn unlease(&self, name: &str, owner: &str) -> Result<()> {
-        self.next().unlease(name, owner).await
-    }
-
-    async fn leased(&self, name: &str) -> Result<Option<String>> {
-        self.next().leased(name).await
-    }
-
-    async fn next_due(&self) -> Result<Option<DateTime<Utc>>> {
-        self.next().next_due().await
-    }
-
-    async fn events(&self, after: u64, subject: Option<&str>, limit: usize) -> Result<Vec<EventRow>> {
-        self.next().events(after, subject, limit).await
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.next().changes()
-    }
+/// Stores on one file, as several processes would have.
+fn peers(path: &Path, clock: &Arc<dyn Clock>) -> Peers<SqliteStore> {
+    Peers::new((0..3).map(|_| SqliteStore::open(path, clock.clone()).unwrap()))
 }
