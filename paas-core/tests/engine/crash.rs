@@ -277,6 +277,21 @@ fn invariant_7_a_power_cut_at_any_write_of_a_deploy_loses_nothing_on_disk() {
     }
 }
 
+#[cfg(feature = "store-postgres")]
+#[test]
+fn invariant_7_a_power_cut_at_any_write_of_a_deploy_loses_nothing_in_postgresql() {
+    use paas_core::testkit::postgres::{ClockedStore, PostgresServer};
+
+    // The store outlives the engines and their runtimes.
+    let stores = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let Some(server) = stores.block_on(PostgresServer::shared()) else { return };
+    every_cut(Scenario::Deploy, &|platform| {
+        let schema = server.new_schema();
+        let opened = ClockedStore::connect(&server, &schema, platform.clock());
+        Arc::new(stores.block_on(opened).unwrap())
+    });
+}
+
 #[tokio::test]
 async fn invariant_5_an_engine_that_lost_its_lease_writes_nothing_more() {
     let platform = TestPlatform::new().unwrap();

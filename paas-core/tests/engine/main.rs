@@ -8,6 +8,8 @@ mod crash;
 mod deploy;
 mod embed;
 mod garbage;
+#[cfg(feature = "store-postgres")]
+mod postgres;
 mod queue;
 mod reads;
 mod secrets;

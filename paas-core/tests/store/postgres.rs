@@ -17,35 +17,9 @@ use paas_core::{Clock, ErrorCode, KindName, OwnerId, Result, Retry, SystemClock,
 
 use super::peers::Peers;
 
-/// A server, shared by all tests of this process that run at the same time. Without PostgreSQL they are skipped aloud,
-/// and fail in CI.
-async fn server() -> Option<Arc<PostgresServer>> {
-    static SERVER: tokio::sync::Mutex<std::sync::Weak<PostgresServer>> =
-        tokio::sync::Mutex::const_new(std::sync::Weak::new());
-    let mut shared = SERVER.lock().await;
-    if let Some(server) = shared.upgrade() {
-        return Some(server);
-    }
-    let server = Arc::new(own_server().await?);
-    *shared = Arc::downgrade(&server);
-    Some(server)
-}
-
-/// One that the test may kill.
-async fn own_server() -> Option<PostgresServer> {
-    match PostgresServer::start_without_sync().await {
-        Ok(server) => Some(server),
-        Err(e) => {
-            assert!(std::env::var_os("CI").is_none(), "{e}");
-            eprintln!("SKIPPED, it needs PostgreSQL: {e}");
-            None
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postgres_store_keeps_the_contract() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     conformance(async |clock| ClockedStore::connect(&server, &server.new_schema(), clock).await.unwrap())
         .await;
 }
@@ -53,7 +27,7 @@ async fn the_postgres_store_keeps_the_contract() {
 /// `PAAS_SEED=7` runs that seed alone.
 #[tokio::test]
 async fn the_postgres_store_agrees_with_the_model() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let seeds = match std::env::var("PAAS_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => (0..6).collect(),
@@ -84,14 +58,14 @@ async fn peers(server: &PostgresServer, clock: &Arc<dyn Clock>) -> Peers<Clocked
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_stores_on_one_schema_are_one_store() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     conformance(async |clock| peers(&server, &clock).await).await;
     agrees_with_memory(async |clock| peers(&server, &clock).await, 7, 400).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_engines_may_start_at_once_on_an_empty_database() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     let stores = try_join_all((0..8).map(|_| open(&server, &schema))).await.unwrap();
     for (n, store) in stores.iter().enumerate() {
@@ -102,7 +76,7 @@ async fn many_engines_may_start_at_once_on_an_empty_database() {
 
 #[tokio::test]
 async fn schemas_of_one_database_are_stores_apart() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let (one, two) = (
         open(&server, &server.new_schema()).await.unwrap(),
         open(&server, &server.new_schema()).await.unwrap(),
@@ -116,7 +90,7 @@ async fn schemas_of_one_database_are_stores_apart() {
 
 #[tokio::test]
 async fn a_schema_of_a_newer_version_is_refused() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     drop(open(&server, &schema).await.unwrap());
     server.execute(&format!("UPDATE {schema}.paas_version SET schema = 99")).await.unwrap();
@@ -127,7 +101,7 @@ async fn a_schema_of_a_newer_version_is_refused() {
 
 #[tokio::test]
 async fn another_programs_schema_is_refused_and_left_alone() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     server
         .execute(&format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.notes (text text)"))
@@ -162,7 +136,7 @@ async fn what_cannot_be_reached_or_used_is_told_without_the_password() {
 
 #[tokio::test]
 async fn debug_says_where_it_is_and_no_more() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     let url = server.url().replace("paas@", "paas:CANARY@");
     let options = PostgresOptions::default().schema(&schema);
@@ -173,7 +147,7 @@ async fn debug_says_where_it_is_and_no_more() {
 
 #[tokio::test]
 async fn a_lease_ends_by_the_databases_clock_however_wrong_the_engines_is() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     let (databases, engines) = (Arc::new(ManualClock::default()), Arc::new(ManualClock::default()));
     let shown = ClockedStore::connect(&server, &schema, databases.clone()).await.unwrap();
@@ -194,7 +168,7 @@ async fn a_lease_ends_by_the_databases_clock_however_wrong_the_engines_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_store_commits_wakes_listeners_of_another() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     let (ours, theirs) = (open(&server, &schema).await.unwrap(), open(&server, &schema).await.unwrap());
     let mut changes = ours.changes();
@@ -214,7 +188,7 @@ async fn whoever_follows_events_sees_each_once_and_in_order_however_many_engines
     const STORES: usize = 4;
     const WRITERS: usize = 6;
     const EACH: usize = 15;
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     let mut writers = Vec::new();
     for store in 0..STORES {
@@ -278,7 +252,7 @@ async fn whoever_follows_events_sees_each_once_and_in_order_however_many_engines
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_cannot_be_kept_harms_no_other() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let store = open(&server, &server.new_schema()).await.unwrap();
     let commits = (0..60).map(|n| {
         // PostgreSQL keeps no text with a zero byte.
@@ -297,7 +271,7 @@ async fn a_commit_that_cannot_be_kept_harms_no_other() {
 /// One app's workflow after the other, by several stores, while the server is killed again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_loses_nothing_that_it_acknowledged_and_the_stores_go_on() {
-    let Some(server) = own_server().await else { return };
+    let Some(server) = PostgresServer::own().await else { return };
     let schema = server.new_schema();
     let over = Arc::new(AtomicBool::new(false));
     let mut workers = Vec::new();
@@ -364,7 +338,7 @@ async fn a_server_that_is_killed_loses_nothing_that_it_acknowledged_and_the_stor
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_waits_out_a_restart_and_the_listener_hears_again() {
-    let Some(server) = own_server().await else { return };
+    let Some(server) = PostgresServer::own().await else { return };
     let schema = server.new_schema();
     let (ours, theirs) = (open(&server, &schema).await.unwrap(), open(&server, &schema).await.unwrap());
     let mut changes = ours.changes();
@@ -400,7 +374,7 @@ async fn session(server: &PostgresServer) -> tokio_postgres::Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_somebody_holds_keeps_no_other_call_waiting() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     let options = PostgresOptions::default().schema(&schema).statement_timeout(Duration::from_millis(300));
     let store = PostgresStore::connect_with(&server.url(), options, clock()).await.unwrap();
@@ -429,7 +403,7 @@ async fn a_row_that_somebody_holds_keeps_no_other_call_waiting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_is_never_given_back_is_told_and_not_waited_for_without_end() {
-    let Some(server) = server().await else { return };
+    let Some(server) = PostgresServer::shared().await else { return };
     let schema = server.new_schema();
     let options = PostgresOptions::default().schema(&schema).statement_timeout(Duration::from_millis(300));
     let store = PostgresStore::connect_with(&server.url(), options, clock()).await.unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -41,6 +41,37 @@ impl PostgresServer {
     /// As [`PostgresServer::start`].
     pub async fn start_without_sync() -> Result<Self> {
         Self::start_with(false).await
+    }
+
+    /// One that never waits for the disk, shared by all tests of this process that run at the same time; `None`, said
+    /// aloud, where PostgreSQL isn't installed.
+    ///
+    /// # Panics
+    /// Where it can't be had although the environment has `CI`: there nothing is skipped.
+    pub async fn shared() -> Option<Arc<Self>> {
+        static SHARED: tokio::sync::Mutex<Weak<PostgresServer>> = tokio::sync::Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(server) = shared.upgrade() {
+            return Some(server);
+        }
+        let server = Arc::new(Self::own().await?);
+        *shared = Arc::downgrade(&server);
+        Some(server)
+    }
+
+    /// The same, but for one test alone, which may kill it.
+    ///
+    /// # Panics
+    /// As [`PostgresServer::shared`].
+    pub async fn own() -> Option<Self> {
+        match Self::start_without_sync().await {
+            Ok(server) => Some(server),
+            Err(e) => {
+                assert!(std::env::var_os("CI").is_none(), "{e}");
+                eprintln!("SKIPPED, it needs PostgreSQL: {e}");
+                None
+            }
+        }
     }
 
     async fn start_with(syncs: bool) -> Result<Self> {
