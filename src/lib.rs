@@ -4,6 +4,12 @@
 //!
 //! The nouns, the five traits and the engine of [`paas_core`] are re-exported here; the implementations
 //! stand in [`build`], [`run`] and [`addons`]. The facade has no logic of its own: [`Local`] only puts parts together.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `local`, `sqlite`, `process`, `proxy`, `git`, `directory`, `tarball`, `buildpack`, `postgres` | on by default: a platform on one machine, `postgres` being the add-on |
+//! | `store-postgres` | [`store`]`::PostgresStore`: the engine's state in PostgreSQL, for several engines at once |
+//! | `testkit` | conformance suites, fakes that count their effects, a store that cuts the power |
 
 #[cfg(feature = "local")]
 mod local;

@@ -14,7 +14,7 @@
 //! | [`Runtime`] | runs the processes of a release | `paas-run`: process |
 //! | [`Router`] | brings users' requests to them | `paas-run`: proxy |
 //! | [`AddonProvider`] | provides databases and the like | `paas-addons`: postgres |
-//! | [`Store`] | keeps what must not be lost | memory, `SQLite` |
+//! | [`Store`] | keeps what must not be lost | memory, `SQLite`, PostgreSQL |
 //!
 //! The [`Engine`] composes them into durable workflows of fixed, named steps: before the pivot a failure
 //! undoes everything and users never notice; after it things only go forward; killed anywhere, the next start
