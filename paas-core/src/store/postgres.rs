@@ -163,3 +163,6 @@ impl Store for PostgresStore {
         self.changes.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,9 @@ pub struct PostgresOptions {
     /// So many connections are shared by reads, claims and leases; each engine has two more, one that commits and one
     /// that listens.
     ///
-    /// Four, since each carries any number of calls one behind the other, and more gained nothing in the engine's benchmark:
-    /// what takes time is the sync of the log, which all commits of an engine share.
+    /// Two, since a connection carries any number of calls, one behind the other, and a long list on one must not hold a
+    /// renewal up. More cost more than they gain: the engine's benchmark, 300 apps with the server on the same two cores,
+    /// did 246 to 294 deploys a second with one, 248 with two, 175 with four and 155 with eight.
     pub connections: usize,
     /// For so long a call tries to reach the server before it answers `unavailable`: a restart or a failover that
     /// is over by then fails nothing.
@@ -29,7 +30,7 @@ impl Default for PostgresOptions {
     fn default() -> Self {
         Self {
             schema: "paas".to_owned(),
-            connections: 4,
+            connections: 2,
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(5),
         }
