@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::Stdio;
 
 use base64::Engine as _;
-use paas::{AddonService, AppName, Error, ErrorCode, Result};
+use paas::{AddonService, AppName, Engine, Error, ErrorCode, Result};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::platform::Platform;
+use crate::platform::Site;
 
 const FILES: [(&str, &str); 3] = [
     ("Procfile", include_str!("../sample-app/Procfile")),
@@ -17,18 +17,18 @@ const FILES: [(&str, &str); 3] = [
 ];
 
 /// Deploys it, unless it is live already.
-pub(crate) async fn deploy(platform: &Platform) -> Result<()> {
+pub(crate) async fn deploy(site: &Site, engine: &Engine) -> Result<()> {
     let name = AppName::new("hello")?;
-    if platform.engine.app(&name).await.is_ok_and(|app| app.live.is_some()) {
+    if engine.app(&name).await.is_ok_and(|app| app.live.is_some()) {
         return Ok(());
     }
-    let dir = platform.folder.path.join("sample-app");
+    let dir = site.folder.join("sample-app");
     let failed = |e| Error::from_io("can't write the sample app", e);
     std::fs::create_dir_all(&dir).map_err(failed)?;
     for (file, text) in FILES {
         std::fs::write(dir.join(file), text).map_err(failed)?;
     }
-    let app_json = match database(platform).await {
+    let app_json = match database(engine).await {
         None => r#"{ "name": "hello", "addons": ["postgresql"] }"#,
         Some(why) => {
             println!("-----> The sample app comes without a database: {why}");
@@ -36,19 +36,19 @@ pub(crate) async fn deploy(platform: &Platform) -> Result<()> {
         }
     };
     std::fs::write(dir.join("app.json"), app_json).map_err(failed)?;
-    git(&dir, &["init", "--quiet", "--initial-branch=main"], platform).await?;
-    git(&dir, &["add", "--all"], platform).await?;
+    git(&dir, &["init", "--quiet", "--initial-branch=main"], site).await?;
+    git(&dir, &["add", "--all"], site).await?;
     let author = ["-c", "user.name=paas", "-c", "user.email=paas@localhost"];
     let commit = ["commit", "--quiet", "--allow-empty", "--message", "Say hello"];
-    git(&dir, &[&author[..], &commit].concat(), platform).await?;
-    println!("-----> Pushing the sample app: git push http://{}/hello.git main", platform.git);
-    git(&dir, &["push", &format!("http://{}/hello.git", platform.git), "HEAD:main"], platform).await
+    git(&dir, &[&author[..], &commit].concat(), site).await?;
+    println!("-----> Pushing the sample app: git push http://{}/hello.git main", site.git);
+    git(&dir, &["push", &format!("http://{}/hello.git", site.git), "HEAD:main"], site).await
 }
 
 /// Why there is no database to be had.
-async fn database(platform: &Platform) -> Option<String> {
+async fn database(engine: &Engine) -> Option<String> {
     let postgres = AddonService::new("postgres").expect("a constant");
-    for provider in platform.engine.addon_providers() {
+    for provider in engine.addon_providers() {
         let catalog = provider.catalog().await;
         if catalog.is_called(&postgres) {
             return catalog.unavailable;
@@ -58,9 +58,9 @@ async fn database(platform: &Platform) -> Option<String> {
 }
 
 /// Runs git and shows what it says. The token travels in its environment, never in its arguments.
-async fn git(dir: &Path, args: &[&str], platform: &Platform) -> Result<()> {
+async fn git(dir: &Path, args: &[&str], site: &Site) -> Result<()> {
     let failed = |e| Error::from_io("can't run git", e);
-    let login = base64::engine::general_purpose::STANDARD.encode(format!("paas:{}", platform.token));
+    let login = base64::engine::general_purpose::STANDARD.encode(format!("paas:{}", site.token));
     let mut child = Command::new("git")
         .arg("-C")
         .arg(dir)

@@ -1,19 +1,20 @@
 //! The data folder: one platform at a time, with the same token and ports at every start.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use paas::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 
 /// The data folder, ours until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
-    _lock: File,
+    /// Locked; it holds our process id.
+    pub(crate) lock: File,
 }
 
 /// Where the platform listened last time.
@@ -29,7 +30,7 @@ impl Folder {
         let failed = |e| Error::from_io(format!("can't use the data folder {}", path.display()), e);
         fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
-        let mut lock = fs::OpenOptions::new()
+        let lock = fs::OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -38,14 +39,26 @@ impl Folder {
             .open(path.join("platform.pid"))
             .map_err(failed)?;
         if lock.try_lock().is_err() {
-            let mut pid = String::new();
-            lock.read_to_string(&mut pid).map_err(failed)?;
+            let pid = fs::read_to_string(path.join("platform.pid")).map_err(failed)?;
             let what = format!("a platform runs on {} already: pid {}", path.display(), pid.trim());
             return Err(Error::new(ErrorCode::Conflict, what));
         }
-        lock.set_len(0).map_err(failed)?;
-        writeln!(lock, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { path, _lock: lock })
+        let folder = Self { path, lock };
+        folder.sign()?;
+        Ok(folder)
+    }
+
+    /// Shares it with the platform that has it, whose lock this is.
+    pub(crate) fn share(path: &Path, lock: OwnedFd) -> Result<Self> {
+        let path = path.canonicalize().map_err(|e| Error::from_io("can't use the data folder", e))?;
+        Ok(Self { path, lock: lock.into() })
+    }
+
+    /// Writes down that this process has it.
+    pub(crate) fn sign(&self) -> Result<()> {
+        let failed = |e| Error::from_io("can't write platform.pid", e);
+        self.lock.set_len(0).map_err(failed)?;
+        self.lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0).map_err(failed)
     }
 
     /// The token for git, made at the first start.
@@ -76,6 +89,7 @@ impl Folder {
 
     /// Writes aside, syncs and renames.
     fn write(&self, name: &str, text: &str) -> Result<()> {
+        use std::io::Write;
         let failed = |e| Error::from_io(format!("can't write {name}"), e);
         let aside = self.path.join(format!(".{name}.new"));
         let mut file = fs::OpenOptions::new()
@@ -90,20 +104,54 @@ impl Folder {
     }
 }
 
-/// Listens where asked; else where last time, else at `usual`, else anywhere.
-pub(crate) async fn listen(
-    asked: Option<std::net::SocketAddr>,
-    last: Option<u16>,
-    usual: u16,
-) -> Result<TcpListener> {
-    let failed = |what: String| move |e| Error::from_io(format!("can't listen on {what}"), e);
-    if let Some(address) = asked {
-        return TcpListener::bind(address).await.map_err(failed(address.to_string()));
+/// A listening socket. It is kept open beside the server that accepts from it, so that it can be given to a successor.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) listener: TcpListener,
+    pub(crate) address: SocketAddr,
+}
+
+impl Socket {
+    /// Listens where asked; else where last time, else at `usual`, else anywhere.
+    pub(crate) fn open(asked: Option<SocketAddr>, last: Option<u16>, usual: u16) -> Result<Self> {
+        if let Some(address) = asked {
+            return Self::bind(address);
+        }
+        let known = last.into_iter().chain([usual]).find_map(|port| Self::bind(("127.0.0.1", port)).ok());
+        known.map_or_else(|| Self::bind("127.0.0.1:0"), Ok)
     }
-    for port in last.into_iter().chain([usual]) {
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
-            return Ok(listener);
+
+    /// One that the platform before us listened on.
+    pub(crate) fn inherit(file: OwnedFd, asked: Option<SocketAddr>) -> Result<Self> {
+        let socket = Self::of(file.into())?;
+        match asked {
+            Some(asked) if asked != socket.address => {
+                let what = format!(
+                    "the platform that runs listens on {}, which --replace takes over: to listen on {asked}, stop it and \
+                     start this one without --replace",
+                    socket.address
+                );
+                Err(Error::new(ErrorCode::InvalidParams, what))
+            }
+            _ => Ok(socket),
         }
     }
-    TcpListener::bind("127.0.0.1:0").await.map_err(failed("127.0.0.1".into()))
+
+    /// The same socket, for a server.
+    pub(crate) fn serve(&self) -> Result<tokio::net::TcpListener> {
+        let failed = |e| Error::from_io(format!("can't accept on {}", self.address), e);
+        let listener = self.listener.try_clone().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        tokio::net::TcpListener::from_std(listener).map_err(failed)
+    }
+
+    fn bind(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<Self> {
+        let listener = TcpListener::bind(&address);
+        Self::of(listener.map_err(|e| Error::from_io(format!("can't listen on {address:?}"), e))?)
+    }
+
+    fn of(listener: TcpListener) -> Result<Self> {
+        let address = listener.local_addr().map_err(|e| Error::from_io("a listener has no address", e))?;
+        Ok(Self { listener, address })
+    }
 }

@@ -3,18 +3,24 @@
 //! Run: `cargo run --release --example platform [-- OPTIONS]`
 //!
 //! You see a sample app being pushed, built and released, and then where it is and how to push your own. It stays up
-//! until Ctrl-C. Options: `--data DIR`, `--http ADDR`, `--git ADDR`, `--domain NAME`, `--no-demo`, `--keep-apps`.
+//! until Ctrl-C. Options: `--data DIR`, `--http ADDR`, `--git ADDR`, `--domain NAME`, `--no-demo`, `--keep-apps`,
+//! `--replace`.
 
 mod demo;
 mod folder;
 mod options;
 mod platform;
+mod replace;
+mod works;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use options::Options;
-use paas::Result;
-use tokio::signal::unix::{SignalKind, signal};
+use paas::{Engine, Error, Result};
+use platform::{Platform, Site};
+use replace::Outcome;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 fn main() -> ExitCode {
     paas::init();
@@ -42,29 +48,69 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long to wait before what could not be opened is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 async fn run(options: Options) -> Result<()> {
-    let told = |e| paas::Error::from_io("can't listen for signals", e);
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt()).map_err(told)?, signal(SignalKind::terminate()).map_err(told)?);
-    let platform = platform::Platform::start(&options).await?;
-    println!("ready {}", platform.ready());
-    let demo = async {
-        if options.demo
-            && let Err(error) = demo::deploy(&platform).await
-        {
-            eprintln!(" !     The sample app could not be deployed: {error}");
+    let mut signals = Signals::new()?;
+    let mut platform = if options.replace {
+        // The platform that runs may take its time.
+        tokio::select! {
+            started = Platform::start(&options) => started?,
+            () = signals.stop() => return Ok(()),
         }
-        platform.explain().await;
-        std::future::pending::<()>().await;
+    } else {
+        Platform::start(&options).await?
     };
-    tokio::select! {
-        () = demo => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    println!("ready {}", platform.ready());
+    let greeting = tokio::spawn(greet(platform.site.clone(), platform.engine(), options.demo));
+    loop {
+        tokio::select! {
+            successor = platform.door.asked() => {
+                // It holds an engine, and that ends.
+                greeting.abort();
+                match platform.hand_over(successor).await {
+                    Outcome::Replaced(replaced) => return replaced.linger(signals.stop()).await,
+                    Outcome::Kept(kept) => platform = *kept,
+                }
+            }
+            () = tokio::time::sleep(AGAIN), if platform.works.is_none() => platform.try_reopen().await,
+            () = signals.stop() => break,
+        }
     }
+    greeting.abort();
     eprintln!(
         "\n-----> Stopping{}",
         if options.keep_apps { "; apps keep running" } else { " apps and databases" }
     );
     platform.stop(options.keep_apps).await
+}
+
+async fn greet(site: Site, engine: Option<Engine>, demo: bool) {
+    let Some(engine) = engine else { return };
+    if demo && let Err(error) = demo::deploy(&site, &engine).await {
+        eprintln!(" !     The sample app could not be deployed: {error}");
+    }
+    site.explain(&engine).await;
+}
+
+/// What ends the program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let failed = |e| Error::from_io("can't listen for signals", e);
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate()).map_err(failed)? })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

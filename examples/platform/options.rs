@@ -14,6 +14,7 @@ pub(crate) struct Options {
     pub(crate) domain: DomainName,
     pub(crate) demo: bool,
     pub(crate) keep_apps: bool,
+    pub(crate) replace: bool,
 }
 
 const USAGE: &str = "\
@@ -24,7 +25,8 @@ Usage: platform [OPTIONS]
   --git ADDR      where git pushes arrive             [127.0.0.1:5081, or a free port]
   --domain NAME   apps answer to APP.NAME             [localhost]
   --no-demo       deploy no sample app
-  --keep-apps     apps and databases go on after the end";
+  --keep-apps     apps and databases go on after the end
+  --replace       takes over from the platform that runs on DIR: no request fails";
 
 impl Options {
     /// Reads the command line.
@@ -36,6 +38,7 @@ impl Options {
             domain: DomainName::new("localhost").map_err(|e| e.to_string())?,
             demo: true,
             keep_apps: false,
+            replace: false,
         };
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value\n\n{USAGE}"));
@@ -46,6 +49,7 @@ impl Options {
                 "--domain" => options.domain = value()?.parse().map_err(|e| format!("{e}"))?,
                 "--no-demo" => options.demo = false,
                 "--keep-apps" => options.keep_apps = true,
+                "--replace" => options.replace = true,
                 _ => return Err(format!("there is no option {arg}\n\n{USAGE}")),
             }
         }

@@ -1,161 +1,194 @@
-//! Puts the parts together: this is what an embedder writes.
+//! A platform that runs: what users reach, and behind it the works.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use paas::addons::postgres::{Postgres, PostgresServer};
-use paas::build::{
-    BuildpackBuilder, BuildpackConfig, DirectorySource, GitReceive, GitRepos, GitSource, ReceiveOptions,
-    TarballSource,
-};
+use paas::run::handover::{Door, Predecessor};
 use paas::run::logs::{FileLogs, LogBounds};
-use paas::run::process::{ProcessConfig, ProcessRuntime};
 use paas::run::proxy::{Proxy, ProxyConfig};
-use paas::sandbox::Helper;
-use paas::store::SqliteStore;
-use paas::vault::MasterKey;
 use paas::{
-    AppName, Cancel, CancelReason, Clock, DirBlobs, DomainName, Engine, EngineOptions, Error, ErrorCode,
-    Principal, PrincipalName, Result, SystemClock, Tokens, Vault,
+    AppName, Cancel, CancelReason, Clock, DomainName, Engine, Error, ErrorCode, Result, Router, SystemClock,
 };
+use tokio::task::JoinHandle;
 
-use crate::folder::{Folder, Ports, listen};
+use crate::folder::{Folder, Ports, Socket};
 use crate::options::Options;
+use crate::works::Works;
+
+/// Where it is, and who may push.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    pub(crate) folder: PathBuf,
+    pub(crate) token: String,
+    pub(crate) http: SocketAddr,
+    pub(crate) git: SocketAddr,
+    pub(crate) domain: DomainName,
+}
 
 /// A platform that runs.
 pub(crate) struct Platform {
-    pub(crate) engine: Engine,
+    pub(crate) site: Site,
     pub(crate) folder: Folder,
-    pub(crate) token: String,
-    pub(crate) git: SocketAddr,
-    http: SocketAddr,
-    domain: DomainName,
-    runtime: Arc<ProcessRuntime>,
-    postgres: PostgresServer,
-    receive: GitReceive,
-    stop: Cancel,
-    servers: Vec<tokio::task::JoinHandle<()>>,
+    pub(crate) sockets: Sockets,
+    pub(crate) proxy: Proxy,
+    /// The proxy, and for a while that of the platform that this one replaced.
+    pub(crate) router: Arc<dyn Router>,
+    /// The platform that this one replaced.
+    pub(crate) before: Option<Predecessor>,
+    /// None when they could not be taken back from a process that wanted to replace this one.
+    pub(crate) works: Option<Works>,
+    pub(crate) door: Door,
+    pub(crate) stop: Cancel,
+    pub(crate) server: JoinHandle<()>,
+    logs: Arc<FileLogs>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Where connections arrive.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub(crate) http: Socket,
+    pub(crate) git: Socket,
 }
 
 impl Platform {
+    /// Starts it, in place of the one that runs where that is asked for.
     pub(crate) async fn start(options: &Options) -> Result<Self> {
-        let folder = Folder::take(&options.data)?;
-        let (token, last) = (folder.token()?, folder.ports());
-        let http_listener = listen(options.http, last.http, 5080).await?;
-        let git_listener = listen(options.git, last.git, 5081).await?;
-        let address = |listener: &tokio::net::TcpListener| {
-            listener.local_addr().map_err(|e| Error::from_io("a listener has no address", e))
+        let running = if options.replace { Predecessor::ask(&options.data).await? } else { None };
+        let Some(mut before) = running else {
+            if options.replace {
+                eprintln!("-----> No platform runs on {}: starting one", options.data.display());
+            }
+            let folder = Folder::take(&options.data)?;
+            let last = folder.ports();
+            let http = Socket::open(options.http, last.http, 5080)?;
+            let git = Socket::open(options.git, last.git, 5081)?;
+            return Self::open(options, folder, Sockets { http, git }, None).await;
         };
-        let (http, git) = (address(&http_listener)?, address(&git_listener)?);
+        eprintln!("-----> Taking over from process {}", before.pid());
+        let mut file = |name: &str| {
+            let what = format!("the platform that runs has no {name} to hand over");
+            before.file(name).ok_or_else(|| Error::new(ErrorCode::Unsupported, what))
+        };
+        let folder = Folder::share(&options.data, file("lock")?)?;
+        let http = Socket::inherit(file("http")?, options.http)?;
+        let git = Socket::inherit(file("git")?, options.git)?;
+        Self::open(options, folder, Sockets { http, git }, Some(before)).await
+    }
+
+    async fn open(
+        options: &Options,
+        folder: Folder,
+        sockets: Sockets,
+        mut before: Option<Predecessor>,
+    ) -> Result<Self> {
+        let (http, git) = (sockets.http.address, sockets.git.address);
         folder.keep_ports(Ports { http: Some(http.port()), git: Some(git.port()) })?;
-
-        let data = folder.path.as_path();
-        let helper = Helper::current().map_err(|e| Error::new(ErrorCode::NotInitialised, e.to_string()))?;
+        let (token, domain) = (folder.token()?, options.domain.clone());
+        let site = Site { folder: folder.path.clone(), token, http, git, domain };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let logs = Arc::new(FileLogs::open(data.join("logs"), LogBounds::default())?);
-        let blobs = Arc::new(DirBlobs::open(data.join("blobs"))?.with_clock(clock.clone()));
-        let store = Arc::new(SqliteStore::open(data.join("paas.db"), clock.clone())?);
-        let tokens = Tokens::new(store.clone()).allow_create();
-        tokens.ensure(&owner().name, &token).await?;
-
-        let process =
-            ProcessConfig::new(data.join("run"), blobs.clone(), logs.clone(), clock.clone(), helper.clone());
-        let runtime = Arc::new(ProcessRuntime::open(process).await?);
-        for missing in runtime.missing() {
-            eprintln!(" !     This machine can't isolate apps fully: {missing}");
-        }
+        let logs = Arc::new(FileLogs::open(site.folder.join("logs"), LogBounds::default())?);
         let proxy = Proxy::new(ProxyConfig::default(), logs.clone(), clock.clone());
-        let buildpacks = BuildpackConfig::new(data.join("build"), blobs.clone(), helper).hiding(data);
-        let postgres = PostgresServer::managed(data.join("postgres"));
-        let repos = GitRepos::open(data.join("git"))?;
-        let mut engine_options = EngineOptions::default();
-        engine_options.domain = options.domain.clone();
-        engine_options.public_port = Some(http.port());
-        engine_options.work_dir = data.join("work");
-        let engine = Engine::builder(store, runtime.clone(), Arc::new(proxy.clone()))
-            .with_options(engine_options)
-            .with_vault(Vault::new(MasterKey::open_or_create(data.join("master.key"))?))
-            .with_blobs(blobs)
-            .with_logs(logs)
-            .with_clock(clock)
-            .with_access(Arc::new(tokens))
-            .with_source(repos.source())
-            .with_source(Arc::new(DirectorySource::new()))
-            .with_source(Arc::new(TarballSource::new()))
-            .with_source(Arc::new(GitSource::new()))
-            .with_builder(Arc::new(BuildpackBuilder::open(buildpacks).await?))
-            .with_addon(Arc::new(Postgres::new(postgres.clone())))
-            .build()?;
-        postgres.resume().await?;
-        engine.start().await?;
-        // Until now whoever comes waits at the listeners.
-        engine.routed().await;
-        let receive = GitReceive::start(engine.clone(), repos, ReceiveOptions::default()).await?;
 
+        let (router, mut works) = match &mut before {
+            None => {
+                let router: Arc<dyn Router> = Arc::new(proxy.clone());
+                let works = Works::open(&site, router.clone(), logs.clone(), clock.clone()).await?;
+                (router, works)
+            }
+            Some(before) => {
+                let routes = before.let_go().await?;
+                eprintln!("-----> It has let go: opening {}", site.folder.display());
+                proxy.adopt(&routes)?;
+                let router = before.router(Arc::new(proxy.clone()));
+                let works = Works::open(&site, router.clone(), logs.clone(), clock.clone()).await?;
+                eprintln!("-----> Ready to serve");
+                before.serving().await?;
+                folder.sign()?;
+                (router, works)
+            }
+        };
         let stop = Cancel::new();
-        let servers = vec![
-            tokio::spawn({
-                let stop = stop.clone();
-                async move {
-                    if let Err(error) = proxy.serve(http_listener, stop).await {
-                        eprintln!(" !     The router ended: {error}");
-                    }
-                }
-            }),
-            tokio::spawn({
-                let (receive, stop) = (receive.clone(), stop.clone());
-                async move { receive.serve(git_listener, &stop).await }
-            }),
-        ];
-        let domain = options.domain.clone();
-        Ok(Self { engine, folder, token, git, http, domain, runtime, postgres, receive, stop, servers })
+        let server = serve(&proxy, sockets.http.serve()?, &stop);
+        works.receive(sockets.git.serve()?);
+        let door = Door::open(&site.folder)?;
+        let works = Some(works);
+        Ok(Self { site, folder, sockets, proxy, router, before, works, door, stop, server, logs, clock })
+    }
+
+    /// Opens the works again after they were let go.
+    async fn reopen(&mut self) -> Result<()> {
+        let (logs, clock) = (self.logs.clone(), self.clock.clone());
+        let mut works = Works::open(&self.site, self.router.clone(), logs, clock).await?;
+        works.receive(self.sockets.git.serve()?);
+        self.works = Some(works);
+        Ok(())
+    }
+
+    /// Tries to, and says why it can't.
+    pub(crate) async fn try_reopen(&mut self) {
+        if let Err(error) = self.reopen().await {
+            eprintln!(" !     Apps are served, but nothing can be deployed; trying again: {error}");
+        }
+    }
+
+    pub(crate) fn engine(&self) -> Option<Engine> {
+        self.works.as_ref().map(|works| works.engine.clone())
     }
 
     /// What a program that started us reads.
     pub(crate) fn ready(&self) -> serde_json::Value {
         serde_json::json!({
-            "router": format!("http://{}", self.http),
-            "git": format!("http://{}", self.git),
-            "token": self.token,
-            "domain": self.domain,
+            "router": format!("http://{}", self.site.http),
+            "git": format!("http://{}", self.site.git),
+            "token": self.site.token,
+            "domain": self.site.domain,
         })
     }
 
+    /// Stops in order: no new pushes, the engine, what it runs, and then no new requests.
+    pub(crate) async fn stop(self, keep_apps: bool) -> Result<()> {
+        let stopped = match self.works {
+            Some(works) => works.stop(keep_apps).await,
+            None => Ok(()),
+        };
+        drop(self.sockets);
+        self.stop.cancel(CancelReason::Shutdown);
+        let served = joined(self.server.await);
+        stopped.and(served)
+    }
+}
+
+/// How the router ended.
+pub(crate) fn joined(ended: Result<(), tokio::task::JoinError>) -> Result<()> {
+    ended.map_err(|e| Error::new(ErrorCode::Internal, "the router panicked").with_source(e))
+}
+
+/// Answers users until the router is stopped or left to another process.
+fn serve(proxy: &Proxy, listener: tokio::net::TcpListener, stop: &Cancel) -> JoinHandle<()> {
+    let (proxy, stop) = (proxy.clone(), stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = proxy.serve(listener, stop).await {
+            eprintln!(" !     The router ended: {error}");
+        }
+    })
+}
+
+impl Site {
     /// What a person reads.
-    pub(crate) async fn explain(&self) {
-        let live = match self.engine.apps().await {
+    pub(crate) async fn explain(&self, engine: &Engine) {
+        let live = match engine.apps().await {
             Ok(apps) => apps.into_iter().filter(|app| app.live.is_some()).map(|app| app.name).collect(),
             Err(_) => Vec::<AppName>::new(),
         };
         println!("\n       Your platform is up.\n");
-        for url in live.iter().filter_map(|app| self.engine.url(app).ok()) {
+        for url in live.iter().filter_map(|app| engine.url(app).ok()) {
             println!("       {url}");
         }
         println!("\n       Push your own app, from its folder:");
         println!("         git push http://paas:{}@{}/my-app.git HEAD:main", self.token, self.git);
-        println!("\n       Everything is kept in {}", self.folder.path.display());
+        println!("\n       Everything is kept in {}", self.folder.display());
         println!("       Ctrl-C stops it.");
     }
-
-    /// Stops in order: no new pushes, no new requests, the engine, then what it runs.
-    pub(crate) async fn stop(self, keep_apps: bool) -> Result<()> {
-        self.receive.shutdown().await;
-        self.engine.shutdown().await;
-        if !keep_apps {
-            self.runtime.stop_all().await;
-        }
-        self.stop.cancel(CancelReason::Shutdown);
-        for server in self.servers {
-            server.await.map_err(|e| Error::new(ErrorCode::Internal, "a server panicked").with_source(e))?;
-        }
-        if !keep_apps {
-            self.postgres.stop().await?;
-        }
-        Ok(())
-    }
-}
-
-/// Who owns the token.
-pub(crate) fn owner() -> Principal {
-    Principal::new(PrincipalName::new("owner").expect("a constant"))
 }

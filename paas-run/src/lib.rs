@@ -1,5 +1,6 @@
 //! Everything after an artifact exists: runtimes, the supervisor, the reverse proxy and the logs of `paas`.
 
+pub mod handover;
 pub mod logs;
 #[cfg(feature = "process")]
 pub mod process;

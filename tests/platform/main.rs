@@ -12,4 +12,5 @@ mod interrupts;
 mod kill;
 mod life;
 mod pushes;
+mod replace;
 mod secrets;

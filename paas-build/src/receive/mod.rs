@@ -127,6 +127,9 @@ pub(crate) struct Inner {
     pub(crate) places: Places,
     pub(crate) stop: Cancel,
     pub(crate) tasks: TaskTracker,
+    /// No more connections are accepted.
+    pub(crate) finishing: CancellationToken,
+    pub(crate) connections: TaskTracker,
     _door: DropGuard,
 }
 
@@ -160,10 +163,29 @@ impl GitReceive {
             places: Places::default(),
             stop: Cancel::new(),
             tasks: TaskTracker::new(),
+            finishing: CancellationToken::new(),
+            connections: TaskTracker::new(),
             _door: gone.clone().drop_guard(),
         });
         tokio::spawn(door::keep(listener, Arc::downgrade(&inner), gone));
         Ok(Self { inner })
+    }
+
+    /// Accepts no more connections, lets the pushes and fetches under way end within `patience`, and then shuts down. For
+    /// a platform that leaves its listener to another process, where whoever comes meanwhile waits.
+    pub async fn finish(&self, patience: Duration) {
+        let inner = &self.inner;
+        inner.finishing.cancel();
+        inner.connections.close();
+        inner.tasks.close();
+        let ended = async {
+            inner.connections.wait().await;
+            inner.tasks.wait().await;
+        };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::warn!("pushes didn't end in time and are cancelled");
+        }
+        self.shutdown().await;
     }
 
     /// Takes no more pushes, cancels the deploys of those under way and waits until git has ended. To be called before

@@ -15,16 +15,19 @@ use super::GitReceive;
 const GRACE: Duration = Duration::from_secs(10);
 
 impl GitReceive {
-    /// Serves HTTP/1.1 on this listener until `cancel`, then [shuts down](GitReceive::shutdown). In the open internet it
-    /// belongs behind something that speaks TLS.
+    /// Serves HTTP/1.1 on this listener until `cancel`, then [shuts down](GitReceive::shutdown); or until it is to
+    /// [finish](GitReceive::finish). In the open internet it belongs behind something that speaks TLS.
     pub async fn serve(&self, listener: TcpListener, cancel: &Cancel) {
         let connections = GracefulShutdown::new();
         let mut http = http1::Builder::new();
         // Slow headers hold a connection for at most hyper's 30 seconds.
         http.timer(TokioTimer::new());
-        loop {
+        // A connection that was just accepted is counted before this is not.
+        let accepting = self.inner.connections.token();
+        let finishes = loop {
             let accepted = tokio::select! {
-                _ = cancel.cancelled() => break,
+                _ = cancel.cancelled() => break false,
+                () = self.inner.finishing.cancelled() => break true,
                 accepted = listener.accept() => accepted,
             };
             let stream = match accepted {
@@ -42,15 +45,23 @@ impl GitReceive {
             let service = TowerToHyperService::new(self.clone());
             let connection = http.serve_connection(TokioIo::new(stream), service);
             let connection = connections.watch(connection);
-            tokio::spawn(async move {
+            self.inner.connections.spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(error = %error, "a connection ended early");
                 }
             });
+        };
+        drop((listener, accepting));
+        let mut closing = std::pin::pin!(connections.shutdown());
+        if finishes {
+            tokio::select! {
+                () = &mut closing => return,
+                _ = self.inner.stop.cancelled() => {}
+            }
+        } else {
+            self.shutdown().await;
         }
-        drop(listener);
-        self.shutdown().await;
-        if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
+        if tokio::time::timeout(GRACE, closing).await.is_err() {
             tracing::warn!("clients did not read their answers in time");
         }
     }

@@ -128,7 +128,7 @@ impl ProcessConfig {
 pub struct ProcessRuntime {
     supervisor: Supervisor<ProcessLauncher>,
     /// One supervisor for each folder.
-    _lock: File,
+    lock: File,
 }
 
 impl ProcessRuntime {
@@ -148,12 +148,23 @@ impl ProcessRuntime {
             tracing::warn!("isolation is degraded: {missing}");
         }
         let supervisor = Supervisor::start(launcher, logs, clock, backoff).await?;
-        Ok(Self { supervisor, _lock: lock })
+        Ok(Self { supervisor, lock })
     }
 
     /// What this machine can't wall off, each in a sentence for people; nothing when all is well.
     pub fn missing(&self) -> Vec<&'static str> {
         self.supervisor.launcher().abilities().missing()
+    }
+
+    /// Leaves all instances to the next runtime that is opened on the same folder, in this process or another, whoever
+    /// else still holds this one. Nothing may be asked of it any more.
+    ///
+    /// # Errors
+    /// When the folder can't be unlocked.
+    pub fn close(&self) -> Result<()> {
+        self.supervisor.close();
+        rustix::fs::flock(&self.lock, FlockOperation::Unlock)
+            .map_err(|e| Error::from_io("can't leave the instances to another process", e.into()))
     }
 
     /// Ends every instance of every app, for a platform that goes down with its apps.

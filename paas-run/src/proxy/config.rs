@@ -35,6 +35,9 @@ pub struct ProxyConfig {
     pub tunnels: TunnelDrain,
     /// How long requests may take after the proxy was told to stop: 30 s (H24).
     pub shutdown_grace: Duration,
+    /// How long connections and tunnels are kept after [`Proxy::leave`](super::Proxy::leave): 60 s. As long as
+    /// `header_timeout`, so that an idle connection ends no sooner than it would anyway.
+    pub linger: Duration,
 }
 
 /// What happens to tunnels of an instance that gets no new requests any more. A tunnel may last for days.
@@ -64,6 +67,7 @@ impl Default for ProxyConfig {
             buffer_bytes: 64 * 1024,
             tunnels: TunnelDrain::Close,
             shutdown_grace: Duration::from_secs(30),
+            linger: Duration::from_secs(60),
         }
     }
 }

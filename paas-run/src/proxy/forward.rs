@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CONNECTION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -27,8 +28,20 @@ impl Shared {
     pub(super) async fn answer<B>(
         self: Arc<Self>,
         peer: Arc<Peer>,
-        mut request: Request<B>,
+        request: Request<B>,
     ) -> Result<Response<ProxyBody>, Infallible>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut response = Arc::clone(&self).find_answer(peer, request).await;
+        if self.leaving.is.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
+    }
+
+    async fn find_answer<B>(self: Arc<Self>, peer: Arc<Peer>, mut request: Request<B>) -> Response<ProxyBody>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -40,17 +53,17 @@ impl Shared {
         let route = match found {
             Ok(route) => route,
             // Nobody's log: there is no app.
-            Err(fault) => return Ok(error(fault, parts.headers.get(ACCEPT), None)),
+            Err(fault) => return error(fault, parts.headers.get(ACCEPT), None),
         };
         let mut record = Some(Box::new(Record::begin(&self, &peer, route, &parts)));
         let forwarded = self.forward(&mut record, &peer, Request::from_parts(parts, body), on_upgrade).await;
-        Ok(forwarded.unwrap_or_else(|fault| match record {
+        forwarded.unwrap_or_else(|fault| match record {
             Some(mut record) => {
                 record.fail(fault);
                 error(fault, record.accept(), record.id())
             }
             None => error(fault, None, None),
-        }))
+        })
     }
 
     /// The app's answer. It takes the record along; where there is none, the record stays.

@@ -36,6 +36,7 @@ mod wire;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -87,23 +88,62 @@ struct Shared {
     logs: Arc<dyn Logs>,
     clock: Arc<dyn Clock>,
     reaper: Once,
+    leaving: Leaving,
+}
+
+/// Whether another process answers from now on.
+#[derive(Debug, Default)]
+struct Leaving {
+    /// Asked for every answer, so it takes no lock.
+    is: AtomicBool,
+    told: CancellationToken,
 }
 
 impl Proxy {
     /// A proxy without routes. Its log lines, one for each request, go to `logs`.
     pub fn new(config: ProxyConfig, logs: Arc<dyn Logs>, clock: Arc<dyn Clock>) -> Self {
-        let shared = Shared { config, table: Table::default(), logs, clock, reaper: Once::new() };
+        let shared = Shared {
+            config,
+            table: Table::default(),
+            logs,
+            clock,
+            reaper: Once::new(),
+            leaving: Leaving::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
     /// Serves HTTP/1.1 on this listener until cancelled; then no connection is accepted any more and requests in flight
-    /// may take [`ProxyConfig::shutdown_grace`] to finish. Any number of listeners may be served at once.
+    /// may take [`ProxyConfig::shutdown_grace`] to finish. After [`Proxy::leave`] it ends by itself. Any number of listeners may be served at once.
     ///
     /// # Errors
     /// When the listener can't tell its own address.
     pub async fn serve(&self, listener: TcpListener, cancel: Cancel) -> Result<()> {
         self.shared.reap_idle();
         serve::serve(Arc::clone(&self.shared), listener, cancel).await
+    }
+
+    /// Leaves further connections to another process that has the same listeners: none is accepted any more, and each that
+    /// there is gets one more answer, with `Connection: close`. [`Proxy::serve`] ends when all have ended, after
+    /// [`ProxyConfig::linger`] at the latest, or when it is cancelled.
+    ///
+    /// No idle connection is closed for it, since its client may be sending a request just then, which would be lost.
+    pub fn leave(&self) {
+        self.shared.leaving.is.store(true, Ordering::SeqCst);
+        self.shared.leaving.told.cancel();
+    }
+
+    /// The routes of all apps, as another proxy needs them to answer alike.
+    pub fn routes(&self) -> Vec<AppRoutes> {
+        self.shared.table.all().iter().filter_map(|route| route.applied()).collect()
+    }
+
+    /// Routes as another proxy says they are, before anything else does.
+    ///
+    /// # Errors
+    /// As [`Router::apply`].
+    pub fn adopt(&self, routes: &[AppRoutes]) -> Result<()> {
+        routes.iter().try_for_each(|routes| self.shared.table.apply(routes, self.shared.config.pool_size))
     }
 
     /// The requests of one connection as a tower service, for embedders with a server, TLS or layers of their own.

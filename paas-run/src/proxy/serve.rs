@@ -30,7 +30,7 @@ struct Stops {
     tunnels: CancellationToken,
 }
 
-/// Accepts connections until cancelled, then lets requests finish for the grace that is configured.
+/// Accepts connections until cancelled or left to another process, then lets requests finish for the grace that is configured.
 pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cancel: Cancel) -> Result<()> {
     let port = listener
         .local_addr()
@@ -38,10 +38,11 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cancel: Ca
         .port();
     let tracker = TaskTracker::new();
     let stops = Stops::default();
-    loop {
+    let leaves = loop {
         let accepted = tokio::select! {
             biased;
-            _ = cancel.cancelled() => break,
+            _ = cancel.cancelled() => break false,
+            () = shared.leaving.told.cancelled() => break true,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -56,13 +57,20 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cancel: Ca
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
+    };
     drop(listener);
+    tracker.close();
+    if leaves {
+        tokio::select! {
+            () = tracker.wait() => return Ok(()),
+            _ = cancel.cancelled() => {}
+            () = tokio::time::sleep(shared.config.linger) => {}
+        }
+    }
     stops.gently.cancel();
     if shared.config.tunnels == TunnelDrain::Close {
         stops.tunnels.cancel();
     }
-    tracker.close();
     if tokio::time::timeout(shared.config.shutdown_grace, tracker.wait()).await.is_err() {
         stops.tunnels.cancel();
         stops.now.cancel();

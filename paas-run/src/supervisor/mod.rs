@@ -147,6 +147,12 @@ impl<L: Launcher> Supervisor<L> {
         slot
     }
 
+    /// Looks after nothing any more, as when it is dropped, whoever else still holds it: the processes go on, and the
+    /// next supervisor on the same launcher adopts them.
+    pub fn close(&self) {
+        self.shared.closed.cancel();
+    }
+
     /// Tells slots to stop; they are gone when the returned tokens are.
     fn stop(&self, which: impl Fn(&Place) -> bool) -> Vec<Arc<Slot>> {
         let slots = self.shared.slots();

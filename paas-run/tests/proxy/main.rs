@@ -4,6 +4,7 @@ mod codes;
 mod conformance;
 mod framing;
 mod headers;
+mod leave;
 mod stream;
 mod support;
 mod swap;

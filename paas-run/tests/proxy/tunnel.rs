@@ -10,7 +10,7 @@ use crate::support::{Conn, World, echo, field, header, hello, origin, within};
 const ASK: &str = "GET /live HTTP/1.1\r\nHost: hello.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Key: abc\r\n\r\n";
 
-async fn echoing_tunnel() -> std::net::SocketAddr {
+pub(crate) async fn echoing_tunnel() -> std::net::SocketAddr {
     origin(|mut conn, _| async move {
         let head = conn.head().await.expect("a head");
         assert_eq!(
@@ -33,7 +33,7 @@ async fn echoing_tunnel() -> std::net::SocketAddr {
     .await
 }
 
-async fn opened(world: &World) -> Conn {
+pub(crate) async fn opened(world: &World) -> Conn {
     let mut conn = world.connect().await;
     conn.send(ASK).await;
     let answer = conn.answer().await.expect("an answer");

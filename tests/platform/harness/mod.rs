@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 pub(crate) use gate::{Gate, Says};
 pub(crate) use git::{Pushing, Repo, git};
-pub(crate) use http::get;
+pub(crate) use http::{Connection, get};
 pub(crate) use processes::{Identity, Process, all as all_processes};
-pub(crate) use world::World;
+pub(crate) use world::{Running, World};
 
 /// How long anything may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);

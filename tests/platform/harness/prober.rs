@@ -11,6 +11,9 @@ use std::time::Duration;
 use super::http::{Answer, Connection};
 use super::until;
 
+/// Two cores are shared with the platform, its builds and its apps.
+const PAUSE: Duration = Duration::from_millis(15);
+
 /// Sends requests until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Prober {
@@ -57,12 +60,21 @@ impl Report {
 impl Prober {
     /// Starts four users of this host and waits for the first answers.
     pub(crate) fn start(router: SocketAddr, host: &str) -> Self {
+        Self::start_users(router, host, 1, PAUSE)
+    }
+
+    /// Four times as many, who never rest.
+    pub(crate) fn start_busy(router: SocketAddr, host: &str) -> Self {
+        Self::start_users(router, host, 4, Duration::ZERO)
+    }
+
+    fn start_users(router: SocketAddr, host: &str, times: usize, pause: Duration) -> Self {
         let seen = Arc::new(Seen::default());
         let user = |keeps: bool| {
             let (seen, host) = (Arc::clone(&seen), host.to_owned());
-            std::thread::spawn(move || seen.be_a_user(router, &host, keeps))
+            std::thread::spawn(move || seen.be_a_user(router, &host, keeps, pause))
         };
-        let users = [true, true, false, false].map(user).into();
+        let users = [true, true, false, false].repeat(times).into_iter().map(user).collect();
         let prober = Self { seen, users };
         until("answers", || (prober.count() > 8).then_some(()));
         prober
@@ -112,7 +124,7 @@ impl Drop for Prober {
 }
 
 impl Seen {
-    fn be_a_user(&self, router: SocketAddr, host: &str, keeps: bool) {
+    fn be_a_user(&self, router: SocketAddr, host: &str, keeps: bool, pause: Duration) {
         let (mut kept, mut last) = (None, 0);
         while !self.over.load(Ordering::SeqCst) {
             let epoch = self.epoch.load(Ordering::SeqCst);
@@ -123,8 +135,7 @@ impl Seen {
             if epoch.is_multiple_of(2) && epoch == self.epoch.load(Ordering::SeqCst) {
                 self.note(result);
             }
-            // Two cores are shared with the platform, its builds and its apps.
-            std::thread::sleep(Duration::from_millis(15));
+            std::thread::sleep(pause);
         }
     }
 

@@ -30,8 +30,9 @@ pub(crate) struct World {
     ready: Option<Ready>,
 }
 
+/// A platform's process.
 #[derive(Debug)]
-struct Running {
+pub(crate) struct Running {
     child: Child,
     said: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
@@ -106,16 +107,35 @@ impl World {
 
     pub(crate) fn start_with(&mut self, args: &[&str]) {
         assert!(self.running.is_none(), "it runs already");
-        let running = Running::start(self.command(args));
-        self.running = Some(running);
-        let ready = until("the ready line", || {
-            let running = self.running.as_mut().unwrap();
-            let said = running.said.lock().unwrap().clone();
-            let line = said.lines().find_map(|line| line.strip_prefix("ready ")).map(str::to_owned);
-            assert!(line.is_some() || running.child.try_wait().unwrap().is_none(), "it ended:\n{said}");
-            line
-        });
-        self.ready = Some(serde_json::from_str(&ready).unwrap());
+        let running = self.running.insert(Running::start(self.command(args)));
+        let ready = running.until_ready();
+        self.ready = Some(ready);
+    }
+
+    /// Starts a process that replaces the one that runs, which goes on meanwhile.
+    pub(crate) fn start_replacing(&self) -> Running {
+        Running::start(self.command(&["--no-demo", "--replace"]))
+    }
+
+    /// It has replaced the other, which is returned: it may have connections left.
+    pub(crate) fn replaced_by(&mut self, mut new: Running) -> Running {
+        assert_eq!(Some(new.until_ready()), self.ready, "the addresses or the token changed");
+        self.running.replace(new).unwrap()
+    }
+
+    /// The platform dies, and this one is what runs.
+    pub(crate) fn survived_by(&mut self, new: Running) {
+        self.kill();
+        self.running = Some(new);
+    }
+
+    /// Whoever asks looks after its end.
+    pub(crate) fn take_running(&mut self) -> Running {
+        self.running.take().unwrap()
+    }
+
+    pub(crate) fn running(&mut self) -> &mut Running {
+        self.running.as_mut().unwrap()
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
@@ -147,9 +167,7 @@ impl World {
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
-        let mut running = self.running.take().unwrap();
-        running.child.kill().unwrap();
-        running.child.wait().unwrap();
+        self.running.take().unwrap().kill();
     }
 
     /// SIGTERM, and its end.
@@ -210,6 +228,10 @@ impl World {
         Prober::start(self.ready().router(), &self.host(app))
     }
 
+    pub(crate) fn probe_busily(&self, app: &str) -> Prober {
+        Prober::start_busy(self.ready().router(), &self.host(app))
+    }
+
     pub(crate) fn processes(&self) -> Vec<Process> {
         processes::of(&self.data)
     }
@@ -237,16 +259,57 @@ impl Running {
         Self { child, said, readers: readers.into() }
     }
 
-    fn terminate(&mut self) -> ExitStatus {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself.
-            let _ = kill_process(pid, Signal::TERM);
-        }
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until it has said this, or its end.
+    pub(crate) fn until_says(&mut self, what: &str) {
+        until(what, || {
+            let said = self.said();
+            assert!(said.contains(what) || self.child.try_wait().unwrap().is_none(), "it ended:\n{said}");
+            said.contains(what).then_some(())
+        });
+    }
+
+    pub(crate) fn until_ready(&mut self) -> Ready {
+        let line = |said: &str| said.lines().find_map(|line| line.strip_prefix("ready ")).map(str::to_owned);
+        let ready = until("the ready line", || {
+            let said = self.said();
+            let ended = self.child.try_wait().unwrap();
+            // What it said last may have come after the look.
+            let ready = line(&said);
+            assert!(ready.is_some() || ended.is_none(), "it ended:\n{}", self.said());
+            ready
+        });
+        serde_json::from_str(&ready).unwrap()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let status = until("the platform's end", || self.child.try_wait().unwrap());
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
         status
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn terminate(&mut self) -> ExitStatus {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        self.end()
     }
 }
 

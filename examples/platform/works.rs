@@ -1,0 +1,122 @@
+//! All that only one process may do on a data folder: this is what an embedder writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use paas::addons::postgres::{Postgres, PostgresServer};
+use paas::build::{
+    BuildpackBuilder, BuildpackConfig, DirectorySource, GitReceive, GitRepos, GitSource, ReceiveOptions,
+    TarballSource,
+};
+use paas::run::logs::FileLogs;
+use paas::run::process::{ProcessConfig, ProcessRuntime};
+use paas::sandbox::Helper;
+use paas::store::SqliteStore;
+use paas::vault::MasterKey;
+use paas::{
+    Cancel, CancelReason, Clock, DirBlobs, Engine, EngineOptions, Error, ErrorCode, Principal, PrincipalName,
+    Result, Router, Tokens, Vault,
+};
+use tokio::task::JoinHandle;
+
+use crate::platform::Site;
+
+/// The engine and what it works with. Users' requests need none of it.
+#[derive(Debug)]
+pub(crate) struct Works {
+    pub(crate) engine: Engine,
+    runtime: Arc<ProcessRuntime>,
+    postgres: PostgresServer,
+    receive: GitReceive,
+    stop: Cancel,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Works {
+    /// Opens the store, adopts what runs, and goes on with what is under way. No push is received yet.
+    pub(crate) async fn open(
+        site: &Site,
+        router: Arc<dyn Router>,
+        logs: Arc<FileLogs>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let data = site.folder.as_path();
+        let helper = Helper::current().map_err(|e| Error::new(ErrorCode::NotInitialised, e.to_string()))?;
+        let blobs = Arc::new(DirBlobs::open(data.join("blobs"))?.with_clock(clock.clone()));
+        let store = Arc::new(SqliteStore::open(data.join("paas.db"), clock.clone())?);
+        let tokens = Tokens::new(store.clone()).allow_create();
+        tokens.ensure(&owner().name, &site.token).await?;
+
+        let process =
+            ProcessConfig::new(data.join("run"), blobs.clone(), logs.clone(), clock.clone(), helper.clone());
+        let runtime = Arc::new(ProcessRuntime::open(process).await?);
+        for missing in runtime.missing() {
+            eprintln!(" !     This machine can't isolate apps fully: {missing}");
+        }
+        let buildpacks = BuildpackConfig::new(data.join("build"), blobs.clone(), helper).hiding(data);
+        let postgres = PostgresServer::managed(data.join("postgres"));
+        let repos = GitRepos::open(data.join("git"))?;
+        let mut options = EngineOptions::default();
+        options.domain = site.domain.clone();
+        options.public_port = Some(site.http.port());
+        options.work_dir = data.join("work");
+        let engine = Engine::builder(store, runtime.clone(), router)
+            .with_options(options)
+            .with_vault(Vault::new(MasterKey::open_or_create(data.join("master.key"))?))
+            .with_blobs(blobs)
+            .with_logs(logs)
+            .with_clock(clock)
+            .with_access(Arc::new(tokens))
+            .with_source(repos.source())
+            .with_source(Arc::new(DirectorySource::new()))
+            .with_source(Arc::new(TarballSource::new()))
+            .with_source(Arc::new(GitSource::new()))
+            .with_builder(Arc::new(BuildpackBuilder::open(buildpacks).await?))
+            .with_addon(Arc::new(Postgres::new(postgres.clone())))
+            .build()?;
+        postgres.resume().await?;
+        engine.start().await?;
+        // Until now whoever comes waits at the listeners, or is answered by the platform that is replaced.
+        engine.routed().await;
+        let receive = GitReceive::start(engine.clone(), repos, ReceiveOptions::default()).await?;
+        Ok(Self { engine, runtime, postgres, receive, stop: Cancel::new(), server: None })
+    }
+
+    /// Receives pushes from now on.
+    pub(crate) fn receive(&mut self, listener: tokio::net::TcpListener) {
+        let (receive, stop) = (self.receive.clone(), self.stop.clone());
+        self.server = Some(tokio::spawn(async move { receive.serve(listener, &stop).await }));
+    }
+
+    /// Ends it so that another process can go on at once: pushes may end within `patience`, what else is under way is
+    /// given back, apps and databases run on.
+    pub(crate) async fn let_go(self, patience: Duration) -> Result<()> {
+        self.receive.finish(patience).await;
+        joined(self.server).await?;
+        self.engine.shutdown().await;
+        self.runtime.close()
+    }
+
+    /// Stops in order: no new pushes, the engine, then what it runs.
+    pub(crate) async fn stop(self, keep_apps: bool) -> Result<()> {
+        self.receive.shutdown().await;
+        self.engine.shutdown().await;
+        if !keep_apps {
+            self.runtime.stop_all().await;
+        }
+        self.stop.cancel(CancelReason::Shutdown);
+        joined(self.server).await?;
+        if keep_apps { Ok(()) } else { self.postgres.stop().await }
+    }
+}
+
+/// Waits for a server's end.
+async fn joined(server: Option<JoinHandle<()>>) -> Result<()> {
+    let Some(server) = server else { return Ok(()) };
+    server.await.map_err(|e| Error::new(ErrorCode::Internal, "a server panicked").with_source(e))
+}
+
+/// Who owns the token.
+fn owner() -> Principal {
+    Principal::new(PrincipalName::new("owner").expect("a constant"))
+}
