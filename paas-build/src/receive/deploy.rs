@@ -177,7 +177,12 @@ impl Inner {
         let to = work.path().join("tree.tar.zst");
         let packing = {
             let to = to.clone();
-            tokio::task::spawn_blocking(move || archive::repack(tar, &to, Limits::default()))
+            tokio::task::spawn_blocking(move || {
+                let packed = archive::repack(&tar, &to, Limits::default())?;
+                // git pads the archive beyond its end, and would be killed for writing to nobody.
+                std::io::copy(&mut &tar, &mut std::io::sink()).map_err(failed)?;
+                Ok::<_, Error>(packed)
+            })
         };
         let (packed, done) = tokio::join!(packing, child.wait_with_output());
         let (packed, done) = (packed.map_err(|e| failed(e.into()))?, done.map_err(failed)?);
