@@ -75,7 +75,8 @@ pub struct ProcessSpec {
     pub command: String,
     /// What to run.
     pub artifact: Artifact,
-    /// Config vars and what add-ons bind. The runtime adds `PORT`, `DYNO` and `HOME`.
+    /// Config vars, what add-ons bind, and what the app may know of its release (`HEROKU_RELEASE_VERSION` and others). The
+    /// runtime adds `PORT`, `DYNO` and `HOME`.
     pub env: ConfigVars,
     /// How much each may use.
     pub size: Size,

@@ -63,6 +63,27 @@ fn what_was_live_is_started_again_after_a_stop_with_the_same_token_and_ports() {
 }
 
 #[test]
+fn an_app_learns_its_name_its_release_and_its_commit() {
+    let world = World::new();
+    let app = "curious";
+    let repo = world.repo(app);
+    repo.app("one").commit();
+    world.push(&repo, app).assert_accepted();
+    repo.app("two").commit();
+    world.push(&repo, app).assert_accepted();
+    let web = until("its second release alone", || {
+        let mut webs = others(&world, None);
+        webs.retain(|process| process.variable("HEROKU_RELEASE_VERSION").is_some_and(|v| v != "v1"));
+        webs.pop()
+    });
+    let learns = |key| web.variable(key).map(str::to_owned);
+    assert_eq!(learns("HEROKU_APP_NAME").as_deref(), Some(app));
+    assert_eq!(learns("HEROKU_RELEASE_VERSION").as_deref(), Some("v2"));
+    assert_eq!(learns("HEROKU_BUILD_COMMIT"), Some(repo.head()));
+    assert_eq!(learns("DYNO").as_deref(), Some("web.1"));
+}
+
+#[test]
 fn kept_apps_run_on_and_are_adopted_by_the_next_start() {
     let mut world = World::not_started();
     world.start_with(&["--no-demo", "--keep-apps", "--http", "127.0.0.1:0", "--git", "127.0.0.1:0"]);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::Inner;
 use super::options::FirstSight;
 use crate::{
-    App, Artifact, ConfigVars, HealthCheck, ProcessSpec, ProcessType, Redactor, Release, Result, Scale,
+    App, Artifact, ConfigKey, ConfigValue, ConfigVars, HealthCheck, ProcessSpec, ProcessType, Redactor,
+    Release, Result, Scale,
 };
 
 impl Inner {
@@ -93,12 +94,35 @@ impl Inner {
             release.artifact.clone(),
         );
         spec.quantity = quantity;
-        spec.env = env.clone();
+        spec.env = facts(release);
+        spec.env.extend(env.clone());
         spec.size = self.options.size.clone();
         spec.grace = self.options.grace;
         spec.health = health(&release.artifact, process);
         Some(spec)
     }
+}
+
+/// What an app may want to know of its release, by the names of Heroku's dyno metadata. An app's own vars go before.
+fn facts(release: &Release) -> ConfigVars {
+    let commit = release.revision.id.clone().unwrap_or_default();
+    let facts = [
+        ("HEROKU_APP_ID", release.app_id.to_string()),
+        ("HEROKU_APP_NAME", release.app.to_string()),
+        ("HEROKU_RELEASE_VERSION", release.version.to_string()),
+        ("HEROKU_RELEASE_CREATED_AT", release.created_at.format("%Y-%m-%dT%H:%M:%SZ").to_string()),
+        ("HEROKU_BUILD_DESCRIPTION", release.description.clone()),
+        ("HEROKU_BUILD_COMMIT", commit.clone()),
+        ("HEROKU_SLUG_COMMIT", commit),
+    ];
+    let mut vars = ConfigVars::new();
+    for (key, fact) in facts {
+        // A description may be too long or hold what no variable can: then the app doesn't learn it.
+        if let (Ok(key), Ok(value)) = (ConfigKey::new(key), ConfigValue::new(fact)) {
+            vars.set(key, value);
+        }
+    }
+    vars
 }
 
 fn health(artifact: &Artifact, process: &ProcessType) -> HealthCheck {

@@ -1,0 +1,235 @@
+//! Writes down what happened together with what is next.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Run;
+use crate::engine::decide::{Move, decide};
+use crate::engine::kind::{Changes, Flow, Moment, StepAction, StepCall, StepOutput};
+use crate::engine::ledger::{Ledger, encode, put_workflow};
+use crate::store::{Expect, Transaction};
+use crate::{
+    Cancel, CancelReason, Error, ErrorCode, EventKind, Failure, Result, Retry, StepState, Transition,
+    Workflow,
+};
+/// What just happened, to be written down.
+pub(super) enum Settle {
+    Claimed,
+    Ran(usize, Result<StepOutput>),
+    Undid(usize, Result<()>),
+    /// The step's intent could not be written, so it has not begun.
+    Refused(usize, Error),
+    Stopped,
+}
+
+/// What to do once it is written down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    Run(usize),
+    Undo(usize),
+    Leave,
+}
+
+impl Run {
+    /// Writes down what happened, decides what is next and writes its intent: one transaction.
+    pub(super) async fn settle(&mut self, mut settle: Settle, claim: u64) -> Result<Act> {
+        let mut pause = Duration::from_millis(1);
+        for _ in 0..self.inner.options.max_conflicts {
+            let mut next = self.workflow.clone();
+            let mut events = Vec::new();
+            self.absorb(&mut next, &mut settle, &mut events, claim)?;
+            let settled = next.clone();
+            let stopping = self.running.stop.is_cancelled();
+            let act = if stopping { Act::Leave } else { self.advance(&mut next, &mut events) };
+            let changes = match self.changes(&settled, &next, &settle, act).await {
+                Ok(changes) => changes,
+                Err(refused) => {
+                    settle = refused;
+                    continue;
+                }
+            };
+            let mut write = put_workflow(&next, Expect::Rev(self.rev.load(Ordering::Acquire)))?;
+            if stopping && !next.state.is_ended() {
+                write = write.yielding();
+            }
+            let mut tx = Transaction::new().fenced(self.fence).write(write);
+            tx.writes.extend(changes.writes);
+            for kind in events.into_iter().chain(changes.events) {
+                let event = self.inner.ledger.event(self.app(), Some(next.id), kind);
+                Ledger::note(&mut tx, &event)?;
+            }
+            tx.events.extend(changes.foreign);
+            match self.inner.store.commit(tx).await {
+                Ok(_) => {
+                    self.rev.fetch_add(1, Ordering::AcqRel);
+                    self.workflow = next;
+                    return Ok(act);
+                }
+                Err(error) if error.code() == ErrorCode::Conflict || error.retry() != Retry::Never => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(500));
+                    if self.reload(&next).await? {
+                        self.workflow = next;
+                        return Ok(act);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let what = format!(
+            "the workflow {} could not be written down: others were faster each time",
+            self.workflow.id
+        );
+        Err(Error::new(ErrorCode::Conflict, what))
+    }
+
+    /// Takes over what others may change, which is only a cancel; true if `next` is written after all.
+    async fn reload(&mut self, next: &Workflow) -> Result<bool> {
+        let (fresh, queued) = match self.inner.ledger.workflow(self.workflow.id).await {
+            Ok(found) => found,
+            Err(error) if error.retry() != Retry::Never => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if queued.fence != self.fence.number {
+            return Err(CancelReason::LeaseLost.into());
+        }
+        let known = self.rev.swap(fresh.rev, Ordering::AcqRel);
+        if fresh.rev == known + 1 && encode(&fresh.value)? == encode(next)? {
+            return Ok(true);
+        }
+        if fresh.value.cancel.is_some() {
+            self.running.user.cancel(CancelReason::User);
+        }
+        self.workflow.cancel = self.workflow.cancel.take().or(fresh.value.cancel);
+        Ok(false)
+    }
+
+    /// Carries out decisions that need no act, up to the first that does.
+    fn advance(&self, next: &mut Workflow, events: &mut Vec<EventKind>) -> Act {
+        loop {
+            let now = self.inner.clock.now();
+            match decide(next, &self.rules, now) {
+                Move::Run(index) => {
+                    let call = self.step_call(next, index, StepAction::Run, Cancel::new());
+                    let needed = self.kind.get(&call.step).is_none_or(|def| def.step.is_needed(&call));
+                    let step = &mut next.steps[index];
+                    if !needed && step.state == StepState::Pending {
+                        step.state = StepState::Skipped;
+                        continue;
+                    }
+                    step.state = StepState::Started;
+                    step.attempt += 1;
+                    step.started_at = step.started_at.or(Some(now));
+                    next.not_before = None;
+                    events.push(EventKind::StepStarted { step: step.name.clone(), attempt: step.attempt });
+                    return Act::Run(index);
+                }
+                Move::Undo(index) => {
+                    let step = &mut next.steps[index];
+                    step.state = StepState::Undoing;
+                    step.undo_attempt += 1;
+                    next.not_before = None;
+                    return Act::Undo(index);
+                }
+                Move::GiveUp => {
+                    let what = format!(
+                        "{} engines in a row ended in the middle of this; it is undone, try it again",
+                        next.takeovers
+                    );
+                    let error = Error::new(ErrorCode::RecoveryExhausted, what);
+                    next.failure = Some(Failure::of(&error, None, next.takeovers, now));
+                    self.turn(next, Transition::Fault, events);
+                }
+                Move::Unknown(index) => {
+                    let what =
+                        format!("this engine has no step {}; it was not skipped", next.steps[index].name);
+                    let error = Error::new(ErrorCode::Unsupported, what);
+                    self.fail(next, index, &error, events, true);
+                    if next.not_before.is_some() {
+                        return Act::Leave;
+                    }
+                }
+                Move::Turn(transition) => self.turn(next, transition, events),
+                Move::Wait(_) | Move::Rest => return Act::Leave,
+            }
+        }
+    }
+
+    pub(super) fn turn(&self, next: &mut Workflow, transition: Transition, events: &mut Vec<EventKind>) {
+        let Ok(state) = next.state.apply(transition) else {
+            // `decide` gives only legal ones; a test walks all of them.
+            unreachable!("{} can't be {transition:?}", next.state)
+        };
+        next.state = state;
+        match transition {
+            Transition::Fault => next.not_before = None,
+            Transition::Rewound => {
+                // What is done again is done anew; the step that waits keeps its place.
+                for step in next.steps.iter_mut().skip(self.rules.restart.unwrap_or(usize::MAX)) {
+                    if step.state != StepState::Waiting {
+                        let name = step.name.clone();
+                        *step = crate::StepRecord::new(name);
+                    }
+                }
+                if let Some(step) = next.steps.iter().find(|step| step.state == StepState::Waiting) {
+                    let why = step.output.as_str().unwrap_or_default().to_owned();
+                    events.push(EventKind::Parked { step: step.name.clone(), why });
+                }
+            }
+            _ => {}
+        }
+        if state.is_ended() {
+            next.ended_at = Some(self.inner.clock.now());
+            events.push(EventKind::Ended { state, failure: next.failure.clone() });
+        }
+    }
+
+    /// Rows that go with what happened and with what begins; an error is what happened instead.
+    async fn changes(
+        &self,
+        settled: &Workflow,
+        next: &Workflow,
+        settle: &Settle,
+        act: Act,
+    ) -> Result<Changes, Settle> {
+        let mut changes = Changes::none();
+        match settle {
+            Settle::Ran(index, Ok(output)) if output.flow == Flow::Next => {
+                let call = self.step_call(settled, *index, StepAction::Run, Cancel::new());
+                match self.step_changes(&call, Moment::Done(output)).await {
+                    Ok(more) => extend(&mut changes, more),
+                    Err(error) => return Err(Settle::Ran(*index, Err(error))),
+                }
+            }
+            Settle::Undid(index, Ok(())) => {
+                let call = self.step_call(settled, *index, StepAction::Undo, Cancel::new());
+                match self.step_changes(&call, Moment::Undone).await {
+                    Ok(more) => extend(&mut changes, more),
+                    Err(error) => return Err(Settle::Undid(*index, Err(error))),
+                }
+            }
+            _ => {}
+        }
+        if let Act::Run(index) = act {
+            let call = self.step_call(next, index, StepAction::Run, Cancel::new());
+            match self.step_changes(&call, Moment::Intent).await {
+                Ok(more) => extend(&mut changes, more),
+                Err(error) => return Err(Settle::Refused(index, error)),
+            }
+        }
+        Ok(changes)
+    }
+
+    async fn step_changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
+        match self.kind.get(&call.step) {
+            Some(def) => def.step.changes(call, moment).await,
+            None => Ok(Changes::none()),
+        }
+    }
+}
+
+fn extend(changes: &mut Changes, more: Changes) {
+    changes.writes.extend(more.writes);
+    changes.events.extend(more.events);
+    changes.foreign.extend(more.foreign);
+}
