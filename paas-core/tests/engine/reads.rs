@@ -75,6 +75,45 @@ impl Store for Away {
 }
 
 #[tokio::test]
+async fn a_release_that_is_said_to_be_live_is_live_whenever_the_store_did_not_answer() {
+    for at in 1..200 {
+        let platform = TestPlatform::new().unwrap();
+        let store = Arc::new(Away { inner: MemoryStore::new(platform.clock()), at: AtomicI64::new(0) });
+        let engine = platform.engine(store.clone()).unwrap().build().unwrap();
+        let _passing = platform.let_time_pass();
+        engine.create_app(&hello(), &me()).await.unwrap();
+        engine.start().await.unwrap();
+        let first = TestPlatform::deploy(&engine, &hello(), "web: one\n").await.unwrap();
+        first.succeeded().await.unwrap();
+        store.at.store(at, Ordering::SeqCst);
+        let second = TestPlatform::deploy(&engine, &hello(), "web: two\n").await;
+        let reached = store.at.swap(0, Ordering::SeqCst);
+        let ended = match second {
+            Ok(second) => {
+                store.at.store(reached, Ordering::SeqCst);
+                second.ended().await.unwrap().state
+            }
+            // It was never asked for.
+            Err(_) => paas_core::WorkflowState::Failed,
+        };
+        let reached = store.at.swap(0, Ordering::SeqCst) <= 0;
+        let live = engine.app(&hello()).await.unwrap().live.unwrap().version.number();
+        let expected = if ended == paas_core::WorkflowState::Succeeded { 2 } else { 1 };
+        assert_eq!(live, expected, "it has {ended}: away at look {at}");
+        let routes = platform.world.routes(&hello()).unwrap();
+        let up = platform.world.instances();
+        assert_eq!(routes.backends.len(), 1, "away at look {at}");
+        let served = up.iter().find(|i| i.address == Some(routes.backends[0].address));
+        assert_eq!(served.map(|i| i.version.number()), Some(expected), "away at look {at}: {routes:?}");
+        engine.shutdown().await;
+        if !reached {
+            return;
+        }
+    }
+    panic!("it never ends");
+}
+
+#[tokio::test]
 async fn an_add_on_that_was_made_is_attached_whenever_the_store_did_not_answer() {
     for at in 1.. {
         let platform = TestPlatform::new().unwrap();

@@ -21,10 +21,12 @@ impl Step for Withdraw {
     }
 
     async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
-        let (Moment::Intent, 1) = (moment, call.ctx.attempt) else { return Ok(Changes::none()) };
+        let Moment::Intent = moment else { return Ok(Changes::none()) };
         let inner = self.0.get()?;
         let (name, input) = (app_name(call)?, call.input::<DestroyInput>()?);
-        let stored = inner.ledger.routes(&name).await?.filter(|routes| routes.value.app_id == input.app_id);
+        let stored = inner.ledger.routes(&name).await?;
+        // Without a host name they are withdrawn already.
+        let stored = stored.filter(|r| r.value.app_id == input.app_id && !r.value.domains.is_empty());
         let Some(stored) = stored else { return Ok(Changes::none()) };
         let none = AppRoutes::new(name, input.app_id, stored.value.generation + 1);
         Ok(Changes::none().write(put_routes(&none, Expect::Rev(stored.rev))?))

@@ -38,13 +38,15 @@ impl Step for SwitchRoute {
     async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
         let (Moment::Intent, Some(target)) = (moment, Target::of(call)?) else { return Ok(Changes::none()) };
         let inner = self.0.get()?;
-        if call.workflow.step("switch_route").is_some_and(|step| step.attempt > 1) {
-            // It is live already; the router has yet to hear of it.
-            return Ok(Changes::none());
-        }
         let name = app_name(call)?;
         let (app, release) = inner.rollout(&name, &target).await?;
         let (app_rev, mut app) = (app.rev, app.value);
+        let live = app.live.as_ref();
+        if live.is_some_and(|live| live.release == target.release && live.formation == target.formation) {
+            // It is live already; the router has yet to hear of it. The number of the attempt can't tell: an intent that
+            // was refused counts as one, too.
+            return Ok(Changes::none());
+        }
         let (release_rev, mut release) = (release.rev, release.value);
         if target.restores && app.head.rev == target.head {
             app.head.config = release.config.clone();
