@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use paas_core::{Error, ErrorCode, Result, Retry};
 use tokio::process::Command;
@@ -39,6 +40,20 @@ pub(super) fn command(program: &Path, server: &fs::File, account: Option<Account
     Ok(command)
 }
 
+/// Removes what an attempt left. Its `initdb` may still be writing there, and ends by itself in seconds.
+async fn remove(path: &Path) -> io::Result<()> {
+    for _ in 0..500 {
+        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        match removed {
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(io::ErrorKind::DirectoryNotEmpty.into())
+}
+
 /// Makes the data folder aside and puts it in place once it is whole and on disk.
 pub(super) async fn init(
     folder: &Folder,
@@ -50,9 +65,7 @@ pub(super) async fn init(
     // Whatever else lies here is of an attempt that died.
     let leftovers = fs::read_dir(folder.server()).map_err(|e| folder.io("read", e))?;
     for entry in leftovers.flatten() {
-        let path = entry.path();
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(|e| folder.io("clean up", e))?;
+        remove(&entry.path()).await.map_err(|e| folder.io("clean up", e))?;
     }
     let id = Uuid::new_v4().simple();
     let (data, password) = (format!("data-{id}"), format!("password-{id}"));
