@@ -61,7 +61,8 @@ impl Scratch {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
 
     use super::Scratch;
 
@@ -69,11 +70,16 @@ mod tests {
     fn a_process_that_still_works_in_the_folder_is_named_and_ended() {
         let scratch = Scratch::new().expect("a folder");
         let dir = scratch.dir().to_owned();
-        let mut left = Command::new("sleep").arg("600").current_dir(&dir).spawn().expect("a process");
+        let mut cat = Command::new("cat");
+        let mut left =
+            cat.current_dir(&dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a process");
+        // Its command line can be read once it runs, which is a moment after its start.
+        left.stdin.as_mut().expect("its input").write_all(b"up").expect("a write");
+        left.stdout.as_mut().expect("its output").read_exact(&mut [0; 2]).expect("an echo");
 
         let named = scratch.clear(&super::super::root());
 
-        assert_eq!(named, [format!("{} sleep 600", left.id())]);
+        assert_eq!(named, [format!("{} cat", left.id())]);
         assert!(!left.wait().expect("its end").success());
         assert!(!dir.exists());
     }

@@ -1,6 +1,7 @@
 //! How a connection is opened, and how the file's schema grows.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -21,18 +22,35 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Opens the file, makes it with mode 0600 if it isn't there, and brings its schema up to date.
 pub(super) fn open_and_migrate(path: &Path) -> Result<Connection> {
     let failed = |e| Error::from_io(format!("can't open the store {}", path.display()), e);
-    let mut options = fs::OpenOptions::new();
-    // SQLite gives its log and index the mode of the file.
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = file.map_err(failed)?;
+    if !path.try_exists().map_err(failed)? {
+        make(path).map_err(failed)?;
+    }
     let mut connection = connect(path)?;
-    inspect(&connection)?;
-    if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    // Within one transaction, since another process may be making the store between two looks.
+    inspect(&*connection.transaction()?)?;
+    if fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     }
     configure(&connection, path)?;
     migrate(&mut connection)?;
     Ok(connection)
+}
+
+/// Makes an empty file for its owner only; SQLite gives its log and index the same mode.
+///
+/// It is made under another name: whoever closes a file of their own on the store's takes away all locks that
+/// SQLite has on it in this process ("How To Corrupt An SQLite Database File", section 2.2).
+fn make(path: &Path) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".new-{}", uuid::Uuid::new_v4().simple()));
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let made = fs::hard_link(&new, path);
+    fs::remove_file(&new)?;
+    match made {
+        // Another process was faster.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
 }
 
 /// Opens a file that is there and up to date.
@@ -52,7 +70,7 @@ fn connect(path: &Path) -> Result<Connection> {
 
 fn configure(connection: &Connection, path: &Path) -> Result<()> {
     connection.set_prepared_statement_cache_capacity(128);
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    let mode = write_ahead(connection)?;
     if mode != "wal" {
         let message = format!(
             "the store {} can't keep a write-ahead log (mode {mode}): put it on a disk of this machine",
@@ -66,6 +84,23 @@ fn configure(connection: &Connection, path: &Path) -> Result<()> {
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     Ok(())
+}
+
+/// Asks for a write-ahead log, and tells which mode the file has got.
+///
+/// A file that is just made changes its mode under a lock for which SQLite doesn't wait, whatever its timeout says.
+fn write_ahead(connection: &Connection) -> Result<String> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let mut pauses = BUSY_TIMEOUT.as_millis() / PAUSE.as_millis();
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)) {
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && pauses > 0 => {
+                pauses -= 1;
+                std::thread::sleep(PAUSE);
+            }
+            mode => return Ok(mode?),
+        }
+    }
 }
 
 /// Refuses a file that isn't ours to write, before anything in it is changed, and tells its version.
@@ -89,7 +124,7 @@ fn inspect(connection: &Connection) -> Result<usize> {
 }
 
 fn migrate(connection: &mut Connection) -> Result<()> {
-    if inspect(connection)? == MIGRATIONS.len() {
+    if inspect(&*connection.transaction()?)? == MIGRATIONS.len() {
         return Ok(());
     }
     // Another process may do the same at the same time: look again once we may write.
