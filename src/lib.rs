@@ -29,6 +29,7 @@ pub mod run {
 }
 
 /// Add-on providers.
+#[cfg(feature = "postgres")]
 pub mod addons {
     pub use paas_addons::*;
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppId, AppName, Artifact, Checkout, ConfigVars, Context, Digest, ProviderName, Result};
+use crate::{
+    AppId, AppName, Artifact, Checkout, ConfigVars, Context, Digest, Manifest, ProviderName, Result,
+};
 
 /// Which builder and which version of it: part of the key under which an artifact is found again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +110,19 @@ pub trait Builder: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Only when it can't be told.
     async fn detect(&self, ctx: &Context, request: &BuildRequest) -> Result<Detection>;
+
+    /// What the code asks of the platform, read before it is built: an app's first build already sees the config
+    /// vars that it asks for. Without it, they come with the first release.
+    ///
+    /// # Behavior
+    /// - Reads the checkout and changes nothing.
+    ///
+    /// # Errors
+    /// `invalid_params` when what it asks for can't be understood.
+    async fn manifest(&self, ctx: &Context, request: &BuildRequest) -> Result<Manifest> {
+        let _ = (ctx, request);
+        Ok(Manifest::default())
+    }
 
     /// Builds.
     ///

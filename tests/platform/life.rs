@@ -1,6 +1,6 @@
 //! From start to end: one platform a folder, what stops with it, and what is found again.
 
-use crate::harness::{Process, World, until};
+use crate::harness::{Process, World, has, until};
 
 /// What runs for the data folder but the platform itself.
 fn others(world: &World, platform: Option<u32>) -> Vec<Process> {
@@ -136,4 +136,23 @@ fn the_sample_app_is_deployed_with_a_database_and_all_of_it_ends_with_the_platfo
     assert_eq!(world.records().releases("hello").len(), 1, "it was deployed again");
     world.stop();
     assert_nothing_runs(&world);
+}
+
+#[test]
+fn the_first_build_sees_what_app_json_asks_for_and_the_app_runs_with_the_same() {
+    if !has("npm") {
+        return;
+    }
+    let world = World::new();
+    let repo = world.repo("seeded");
+    repo.app("one")
+        .write("app.json", r#"{ "env": { "MODE": { "value": "sober" }, "SECRET": { "generator": "secret" } } }"#)
+        .write("package.json", r#"{ "name": "x", "scripts": { "build": "env | grep -E '^(MODE|SECRET)=.' | sort >built-with" } }"#)
+        .write("Procfile", "web: env | grep -E '^(MODE|SECRET)=' | sort | cmp - built-with && exec perl server.pl\n")
+        .commit();
+    world.push(&repo, "seeded").assert_accepted();
+    assert_eq!(world.get("seeded").word(), "one");
+    let built = world.processes().into_iter().find(|process| process.instance() == Some("web.1")).unwrap();
+    assert_eq!(built.variable("MODE"), Some("sober"));
+    assert!(built.variable("SECRET").is_some());
 }

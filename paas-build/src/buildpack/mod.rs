@@ -309,6 +309,11 @@ impl Builder for BuildpackBuilder {
         .await
     }
 
+    async fn manifest(&self, _ctx: &Context, request: &BuildRequest) -> Result<Manifest> {
+        let dir = request.checkout.dir.clone();
+        blocking(move || app_json::read(&dir)).await
+    }
+
     async fn build(&self, ctx: &Context, request: &BuildRequest) -> Result<Artifact> {
         let user = self.user(request.app_id);
         let _turn = ctx.cancel.guard(self.turn(request.app_id, user)).await?;

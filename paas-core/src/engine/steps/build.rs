@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::io::SyncIoBridge;
 
 use super::fetch::Fetched;
+use super::first_env;
 use super::workdir::WorkDir;
 use crate::archive::{self, Limits};
 use crate::blocking;
@@ -17,8 +18,8 @@ use crate::engine::kinds::{DeployInput, Platform};
 use crate::engine::ledger::{ArtifactRow, put_artifact};
 use crate::engine::rollout::app_name;
 use crate::{
-    Artifact, ArtifactKind, BuildRequest, Builder, Checkout, Detection, Digest, Error, ErrorCode, Redactor,
-    Result,
+    Artifact, ArtifactKind, BuildRequest, Builder, Checkout, ConfigVars, Detection, Digest, Error, ErrorCode,
+    Redactor, Result,
 };
 
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Step for Build {
         let mut ctx = call.ctx.clone();
         ctx.log = ctx.log.redacting(Redactor::knowing(&config));
         let checkout = Checkout::new(&tree, fetched.tree, fetched.revision);
-        let request = BuildRequest::new(app.name.clone(), app.id, checkout)
+        let mut request = BuildRequest::new(app.name.clone(), app.id, checkout)
             .with_config(config.clone())
             .with_buildpacks(app.buildpacks.clone());
         let mut looked_for = Vec::new();
@@ -62,17 +63,24 @@ impl Step for Build {
                     continue;
                 }
             }
-            let key = inner.vault.app_key(app.id, &app.key)?.keyed_hash(&config);
+            let mut asked = ConfigVars::new();
+            if first {
+                asked = first_env::wished(&app, &builder.manifest(&ctx, &request).await?, &asked)?;
+                request.config = asked.clone();
+                request.config.extend(config);
+                ctx.log = ctx.log.redacting(Redactor::knowing(&request.config));
+            }
+            let key = inner.vault.app_key(app.id, &app.key)?.keyed_hash(&request.config);
             let id = builder.id();
             let inputs = builder.inputs(&request).to_string();
             let parts = [fetched.tree.to_string(), id.name.to_string(), id.version, inputs, key.to_string()];
             let key = Digest::of_parts(parts);
             if let Some(artifact) = usable(&inner, key).await? {
                 ctx.log.line("-----> Nothing changed since this was built; using that build");
-                return StepOutput::with(&Built { artifact, key, first });
+                return Ok(StepOutput::with(&Built { artifact, key, first })?.with_secret(asked));
             }
             let artifact = build(&inner, builder, &ctx, &request).await?;
-            return StepOutput::with(&Built { artifact, key, first });
+            return Ok(StepOutput::with(&Built { artifact, key, first })?.with_secret(asked));
         }
         let looked = if looked_for.is_empty() {
             "no builder is set up".to_owned()

@@ -6,6 +6,7 @@ mod build;
 mod destroy;
 mod fetch;
 mod finish;
+mod first_env;
 mod prepare;
 mod provision;
 mod release_phase;

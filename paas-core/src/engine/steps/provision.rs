@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
 use super::build::Built;
+use super::first_env;
 use crate::engine::kind::{Changes, Moment, Step, StepCall, StepOutput};
 use crate::engine::kinds::{DeployInput, Platform};
 use crate::engine::ledger::{put_addon, put_app};
@@ -16,8 +16,8 @@ use crate::engine::rollout::app_name;
 use crate::store::{Expect, Table, Write};
 use crate::{
     Addon, AddonId, AddonProvider, AddonService, AddonState, AddonStatus, AddonWish, App, AppName,
-    Attachment, BindRequest, ConfigKey, ConfigValue, ConfigVars, Context, Digest, Error, ErrorCode,
-    EventKind, Manifest, PlanName, ProvisionRequest, Result, WorkflowId,
+    Attachment, BindRequest, ConfigKey, ConfigVars, Context, Digest, Error, ErrorCode, EventKind, PlanName,
+    ProvisionRequest, Result, WorkflowId,
 };
 
 #[derive(Debug)]
@@ -74,7 +74,16 @@ impl Step for ProvisionFirst {
         }
         let attached = there.iter().map(|addon| &addon.attachment);
         let attached: Vec<_> = attached.chain(wanted.iter().map(|(_, made)| &made.attachment)).collect();
-        let mut vars = env_wishes(&app, &built.artifact.manifest, &attached)?;
+        let given = |key: &ConfigKey| attached.iter().any(|attachment| is_main(key, attachment));
+        let manifest = &built.artifact.manifest;
+        first_env::require(&app, manifest, given)?;
+        let mut vars = ConfigVars::new();
+        for (key, value) in first_env::wished(&app, manifest, &call.secret("build"))?.iter() {
+            // An add-on's own var must stay the add-on's, or it would keep today's password for ever.
+            if !given(key) {
+                vars.set(key.clone(), value.clone());
+            }
+        }
         let env = vars.keys().cloned().collect();
         let mut addons = Vec::new();
         for (provider, made) in wanted {
@@ -249,39 +258,4 @@ async fn make(
         }
     }
     provider.bind(ctx, &BindRequest::new(made.id, app.clone(), made.attachment.clone())).await
-}
-
-/// The config vars of `app.json` that are neither set yet nor given by what is attached: an add-on's own var must
-/// stay the add-on's, or it would keep today's password for ever.
-fn env_wishes(app: &App, manifest: &Manifest, attached: &[&ConfigKey]) -> Result<ConfigVars> {
-    let mut vars = ConfigVars::new();
-    let mut missing = Vec::new();
-    for (key, wish) in &manifest.env {
-        let given = attached.iter().any(|attachment| is_main(key, attachment));
-        if given || app.head.config.contains_key(key) || key.is_reserved() {
-            continue;
-        }
-        match (&wish.value, wish.generate) {
-            (_, true) => drop(vars.set(key.clone(), secret()?)),
-            (Some(value), false) => drop(vars.set(key.clone(), ConfigValue::new(value.clone())?)),
-            (None, false) if wish.required => missing.push(key.to_string()),
-            (None, false) => {}
-        }
-    }
-    if missing.is_empty() {
-        return Ok(vars);
-    }
-    let what = format!(
-        "app.json requires config vars that are not set: {}; set them and deploy again",
-        missing.join(", ")
-    );
-    Err(Error::new(ErrorCode::InvalidParams, what))
-}
-
-/// 256 random bits.
-fn secret() -> Result<ConfigValue> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Error::new(ErrorCode::Internal, "the system gives no random numbers").with_source(e))?;
-    ConfigValue::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
 }

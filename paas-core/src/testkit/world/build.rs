@@ -86,14 +86,13 @@ impl Builder for FakeBuilder {
         self.0.act(ctx, "detect", |_| Ok(found)).await
     }
 
+    async fn manifest(&self, _: &Context, request: &BuildRequest) -> Result<Manifest> {
+        manifest(&read(request, "manifest.json")?)
+    }
+
     async fn build(&self, ctx: &Context, request: &BuildRequest) -> Result<Artifact> {
-        let read = |name: &str| {
-            std::fs::read_to_string(request.checkout.dir.join(name))
-                .map_err(|e| Error::from_io("can't read code", e))
-        };
-        let (procfile, manifest) = (read("Procfile")?, read("manifest.json")?);
-        let manifest: Manifest = serde_json::from_str(&manifest)
-            .map_err(|e| Error::new(ErrorCode::BuildFailed, "the manifest can't be read").with_source(e))?;
+        let procfile = read(request, "Procfile")?;
+        let manifest = manifest(&read(request, "manifest.json")?)?;
         ctx.log.line("-----> Fake app detected");
         for (key, value) in request.config.iter() {
             // A careless buildpack.
@@ -128,6 +127,16 @@ impl Builder for FakeBuilder {
         self.0.effect(format!("discard {}", artifact.digest));
         Ok(())
     }
+}
+
+fn read(request: &BuildRequest, name: &str) -> Result<String> {
+    let path = request.checkout.dir.join(name);
+    std::fs::read_to_string(path).map_err(|e| Error::from_io("can't read code", e))
+}
+
+fn manifest(text: &str) -> Result<Manifest> {
+    serde_json::from_str(text)
+        .map_err(|e| Error::new(ErrorCode::BuildFailed, "the manifest can't be read").with_source(e))
 }
 
 fn parse(procfile: &str) -> Result<ProcessTable> {
