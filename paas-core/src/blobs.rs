@@ -1,15 +1,19 @@
 //! Content by digest: sources and slugs live here, so that any engine can go on with any workflow.
 
+mod dir;
+#[cfg(feature = "blobs-s3")]
+pub(crate) mod s3;
+mod verified;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+pub use dir::DirBlobs;
 use tokio::io::AsyncRead;
 
-use crate::{Clock, Digest, Error, ErrorCode, Result, SystemClock, blocking};
+use crate::{Digest, Error, ErrorCode, Result};
 
 /// A stream of content.
 pub type BlobReader = Box<dyn AsyncRead + Send + Unpin>;
@@ -36,9 +40,19 @@ impl BlobEntry {
 /// Keeps content by digest.
 ///
 /// It belongs to one engine's store: the engine removes what neither a release nor a workflow of that store names. So give
-/// it a folder or a prefix of its own.
+/// it a folder or a prefix of its own; [`Blobs::claim`] guards that.
 #[async_trait]
 pub trait Blobs: fmt::Debug + Send + Sync + 'static {
+    /// Says that this place belongs to the store of this id. Engines do so when they start; whoever is the first labels the
+    /// place, and later ones must be of the same store. A place that has no label takes any.
+    ///
+    /// # Errors
+    /// `exists` where it belongs to another store; when it can't be told.
+    async fn claim(&self, store: &str) -> Result<()> {
+        let _ = store;
+        Ok(())
+    }
+
     /// Keeps the content of this file.
     ///
     /// # Behavior
@@ -50,7 +64,7 @@ pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     /// `disk_full`; `corrupt` when the file's content doesn't have the digest.
     async fn put(&self, digest: Digest, file: &Path) -> Result<()>;
 
-    /// Reads content.
+    /// Reads content. Where it isn't what was put any more, reading it ends with an error and not with its end.
     ///
     /// # Errors
     /// `not_found`.
@@ -126,7 +140,7 @@ impl Blobs for NoBlobs {
     }
 
     async fn get(&self, digest: Digest) -> Result<BlobReader> {
-        Err(Error::new(ErrorCode::NotFound, format!("the content {digest} is not kept here")))
+        Err(not_kept(digest))
     }
 
     async fn has(&self, _: Digest) -> Result<bool> {
@@ -138,282 +152,16 @@ impl Blobs for NoBlobs {
     }
 }
 
-/// Content in a folder of this machine: `ab/cdef…`, each file put aside, checked, synced and renamed. A file on the same
-/// disk is moved, not copied. When content was used last is the file's time of change.
-#[derive(Debug, Clone)]
-pub struct DirBlobs {
-    root: PathBuf,
-    clock: Arc<dyn Clock>,
+/// The typed answer to who asks for content that isn't there.
+fn not_kept(digest: Digest) -> Error {
+    Error::new(ErrorCode::NotFound, format!("the content {digest} is not kept here"))
 }
 
-impl DirBlobs {
-    /// Content in this folder, which is made with mode 0700 if it isn't there.
-    ///
-    /// # Errors
-    /// When the folder can't be made.
-    pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let root = root.into();
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
-        made.map_err(|e| Error::from_io(format!("can't make the folder {}", root.display()), e))?;
-        sweep(&root).map_err(|e| Error::from_io(format!("can't sweep the folder {}", root.display()), e))?;
-        Ok(Self { root, clock: Arc::new(SystemClock::new()) })
-    }
-
-    /// By this clock.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    fn path(&self, digest: Digest) -> PathBuf {
-        let hex = digest.hex();
-        self.root.join(&hex[..2]).join(&hex[2..])
-    }
+/// The typed answer to an engine of another store.
+fn belongs_to_another(place: impl fmt::Display, owner: &str, store: &str) -> Error {
+    let what = format!(
+        "the content in {place} belongs to the store {owner}, and this engine's store is {store}: each would remove what \
+         the other one needs; give this engine a place of its own, or the store that belongs to this one"
+    );
+    Error::new(ErrorCode::Exists, what)
 }
-
-/// What a put that died left behind is removed after a day; a younger one may be another process's at work.
-fn sweep(root: &Path) -> std::io::Result<()> {
-    const LONGEST_PUT: Duration = Duration::from_secs(24 * 60 * 60);
-    for dir in std::fs::read_dir(root)? {
-        let dir = dir?;
-        if !dir.file_type()?.is_dir() {
-            continue;
-        }
-        for file in std::fs::read_dir(dir.path())? {
-            let file = file?;
-            let aside = file.file_name().as_encoded_bytes().starts_with(b".");
-            // A time in the future, or a file that is gone meanwhile, counts as young.
-            let age = || file.metadata().ok()?.modified().ok()?.elapsed().ok();
-            if aside && age().is_some_and(|age| age > LONGEST_PUT) {
-                std::fs::remove_file(file.path())?;
-            }
-        }
-    }
-    Ok(())
-}
-
-#[async_trait]
-impl Blobs for DirBlobs {
-    async fn put(&self, digest: Digest, file: &Path) -> Result<()> {
-        let (blobs, file) = (self.clone(), file.to_owned());
-        blocking(move || blobs.put_file(digest, &file)).await
-    }
-
-    async fn get(&self, digest: Digest) -> Result<BlobReader> {
-        match tokio::fs::File::open(self.path(digest)).await {
-            Ok(file) => Ok(Box::new(file)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::new(ErrorCode::NotFound, format!("the content {digest} is not kept here")))
-            }
-            Err(e) => Err(Error::from_io(format!("can't read the content {digest}"), e)),
-        }
-    }
-
-    async fn has(&self, digest: Digest) -> Result<bool> {
-        let found = tokio::fs::try_exists(self.path(digest)).await;
-        found.map_err(|e| Error::from_io(format!("can't look for the content {digest}"), e))
-    }
-
-    async fn renew(&self, digest: Digest) -> Result<bool> {
-        let blobs = self.clone();
-        blocking(move || {
-            let failed = |e| Error::from_io(format!("can't renew the content {digest}"), e);
-            let _turn = blobs.turn().map_err(failed)?;
-            blobs.touch(&blobs.path(digest)).map_err(failed)
-        })
-        .await
-    }
-
-    async fn list(&self, after: Option<Digest>, limit: usize) -> Result<Vec<BlobEntry>> {
-        let root = self.root.clone();
-        blocking(move || {
-            list(&root, after, limit)
-                .map_err(|e| Error::from_io(format!("can't list what is kept in {}", root.display()), e))
-        })
-        .await
-    }
-
-    async fn collect(&self, digest: Digest, before: DateTime<Utc>) -> Result<bool> {
-        let blobs = self.clone();
-        blocking(move || {
-            let failed = |e| Error::from_io(format!("can't remove the content {digest}"), e);
-            let _turn = blobs.turn().map_err(failed)?;
-            let path = blobs.path(digest);
-            let used = match std::fs::metadata(&path) {
-                Ok(found) => DateTime::<Utc>::from(found.modified().map_err(failed)?),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-                Err(e) => return Err(failed(e)),
-            };
-            let old = used < before;
-            if old {
-                std::fs::remove_file(&path).map_err(failed)?;
-            }
-            Ok(old)
-        })
-        .await
-    }
-
-    async fn delete(&self, digest: Digest) -> Result<()> {
-        match tokio::fs::remove_file(self.path(digest)).await {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::from_io(format!("can't remove the content {digest}"), e))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn local_path(&self, digest: Digest) -> Option<PathBuf> {
-        Some(self.path(digest))
-    }
-}
-
-impl DirBlobs {
-    /// Only one at a time puts, renews or collects, of all processes that use the folder.
-    fn turn(&self) -> std::io::Result<std::fs::File> {
-        let path = self.root.join(".turn");
-        let turn = std::fs::File::options().create(true).truncate(false).write(true).open(path)?;
-        turn.lock()?;
-        Ok(turn)
-    }
-
-    /// Marks it as used now; false where it isn't there.
-    fn touch(&self, path: &Path) -> std::io::Result<bool> {
-        match std::fs::File::open(path) {
-            Ok(file) => file.set_modified(self.clock.now().into()).map(|()| true),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn put_file(&self, digest: Digest, file: &Path) -> Result<()> {
-        let (failed, target) =
-            (|e| Error::from_io(format!("can't keep the content {digest}"), e), self.path(digest));
-        {
-            let _turn = self.turn().map_err(failed)?;
-            if self.touch(&target).map_err(failed)? {
-                return Ok(());
-            }
-        }
-        self.write_file(digest, file, &target)
-    }
-
-    /// Writes it aside and puts it in its place.
-    fn write_file(&self, digest: Digest, file: &Path, target: &Path) -> Result<()> {
-        let failed = |e| Error::from_io(format!("can't keep the content {digest}"), e);
-        let dir = target.parent().unwrap_or(target);
-        if !dir.exists() {
-            std::fs::create_dir_all(dir).map_err(failed)?;
-            // The new folder's own name must be safe, too.
-            dir.parent().map_or(Ok(()), |root| std::fs::File::open(root)?.sync_all()).map_err(failed)?;
-        }
-        let aside = dir.join(format!(".{}", uuid::Uuid::new_v4()));
-        let kept = match put_aside(file, &aside) {
-            Ok(actual) if actual == digest => {
-                let placed = self.turn().and_then(|_turn| {
-                    self.touch(&aside)?;
-                    std::fs::rename(&aside, target)
-                });
-                placed.and_then(|()| std::fs::File::open(dir)?.sync_all()).map_err(failed)
-            }
-            Ok(actual) => {
-                Err(Error::new(ErrorCode::Corrupt, format!("the content of {digest} has digest {actual}")))
-            }
-            Err(e) => Err(failed(e)),
-        };
-        if kept.is_err() {
-            // It is ours and holds nothing that is needed.
-            let _ = std::fs::remove_file(&aside);
-        }
-        kept
-    }
-}
-
-/// The entries of a folder in the order of their names.
-fn sorted(dir: &Path) -> std::io::Result<Vec<std::fs::DirEntry>> {
-    let mut entries = std::fs::read_dir(dir)?.collect::<std::io::Result<Vec<_>>>()?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    Ok(entries)
-}
-
-/// Whatever isn't named like content is somebody else's.
-fn list(root: &Path, after: Option<Digest>, limit: usize) -> std::io::Result<Vec<BlobEntry>> {
-    let after = after.map(|after| after.hex()).unwrap_or_default();
-    let mut found = Vec::new();
-    for dir in sorted(root)? {
-        let prefix = dir.file_name().to_string_lossy().into_owned();
-        if prefix.len() != 2 || !dir.file_type()?.is_dir() || *prefix < *after.get(..2).unwrap_or_default() {
-            continue;
-        }
-        for file in sorted(&dir.path())? {
-            let hex = format!("{prefix}{}", file.file_name().to_string_lossy());
-            let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else { continue };
-            if hex <= after {
-                continue;
-            }
-            if found.len() == limit {
-                return Ok(found);
-            }
-            match file.metadata() {
-                Ok(is) => found.push(BlobEntry::new(digest, is.len(), is.modified()?.into())),
-                // Somebody removed it meanwhile.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Moves or copies a file, makes it safe on disk and says what its content is.
-fn put_aside(file: &Path, aside: &Path) -> std::io::Result<Digest> {
-    if take(file, aside)? {
-        let mut taken = std::fs::File::open(aside)?;
-        let mut hashing = Hashing::new(std::io::sink());
-        std::io::copy(&mut taken, &mut hashing)?;
-        taken.sync_all()?;
-        return Ok(hashing.hasher.finish());
-    }
-    let mut from = std::fs::File::open(file)?;
-    let mut hashing = Hashing::new(std::fs::File::create_new(aside)?);
-    std::io::copy(&mut from, &mut hashing)?;
-    hashing.to.sync_all()?;
-    Ok(hashing.hasher.finish())
-}
-
-/// Moves a file that is ours alone: nobody can change it by another name, or because it belongs to them. False on
-/// another disk, or where we may not move it.
-fn take(file: &Path, aside: &Path) -> std::io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let is = std::fs::symlink_metadata(file)?;
-    let ours = std::fs::metadata(aside.parent().unwrap_or(aside))?.uid();
-    Ok(is.is_file() && is.nlink() == 1 && is.uid() == ours && std::fs::rename(file, aside).is_ok())
-}
-
-/// Hashes what passes.
-struct Hashing<W> {
-    to: W,
-    hasher: crate::digest::Hasher,
-}
-
-impl<W> Hashing<W> {
-    fn new(to: W) -> Self {
-        Self { to, hasher: crate::digest::Hasher::new() }
-    }
-}
-
-impl<W: std::io::Write> std::io::Write for Hashing<W> {
-    fn write(&mut self, content: &[u8]) -> std::io::Result<usize> {
-        let written = self.to.write(content)?;
-        self.hasher.update(&content[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.to.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -62,7 +62,9 @@ pub use addon::{
 };
 pub use app::{Addon, AddonState, App, Attachment, Head, Live, Scale};
 pub use artifact::{Artifact, ArtifactKind, ProcessEntry, ProcessTable};
-pub use blobs::{BlobReader, Blobs, DirBlobs, NoBlobs};
+#[cfg(feature = "blobs-s3")]
+pub use blobs::s3::{S3Blobs, S3Options};
+pub use blobs::{BlobEntry, BlobReader, Blobs, DirBlobs, NoBlobs};
 pub use blocking::blocking;
 pub use builder::{BuildRequest, Builder, BuilderCapabilities, BuilderId, Detection};
 pub use cancel::{Cancel, CancelReason};

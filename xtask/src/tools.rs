@@ -42,6 +42,11 @@ const TOOLS: &[Tool] = &[
     Tool { name: "PostgreSQL server", there: |_| has_postgres(), packages: &["postgresql"] },
 ];
 
+/// An object store that keeps its objects as files, from the registry: Debian has none that small. It is built once, in
+/// about three minutes.
+const OBJECT_STORE: &[&str] =
+    &["install", "s3s-fs", "--version", "0.14.1", "--features", "binary", "--locked"];
+
 /// Debian makes and starts a cluster when its server package is installed; the tests start their own, so ours
 /// must not leave one running.
 const NO_CLUSTER: (&str, &str) =
@@ -60,11 +65,16 @@ pub(crate) fn set_up(root: &Path, yes: bool) {
     if !missing.is_empty() {
         commands.extend(apt(root, &missing));
     }
-    if missing.is_empty() && components.is_empty() {
+    let objects = has_object_store(root);
+    if !objects {
+        commands.push(words(&[&["cargo"], OBJECT_STORE].concat()));
+    }
+    if missing.is_empty() && components.is_empty() && objects {
         println!("everything that the tests need is there");
         return;
     }
-    let names: Vec<&str> = missing.iter().map(|tool| tool.name).chain(components).collect();
+    let names = missing.iter().map(|tool| tool.name).chain(components);
+    let names: Vec<&str> = names.chain((!objects).then_some("an object store (s3s-fs)")).collect();
     println!("missing on this machine: {}", names.join(", "));
     if commands.is_empty() {
         println!("they can be installed by apt-get only: please install them by hand");
@@ -83,6 +93,9 @@ pub(crate) fn set_up(root: &Path, yes: bool) {
         if !program(root, &command[0], &arguments).run() {
             println!("that failed: {}", command.join(" "));
         }
+    }
+    if !has_object_store(root) {
+        println!("still missing: an object store (cargo {})", OBJECT_STORE.join(" "));
     }
     for tool in missing.iter().filter(|tool| !(tool.there)(root)) {
         println!(
@@ -140,6 +153,14 @@ fn has_postgres() -> bool {
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let folders = versions.map(|version| version.path().join("bin")).chain(std::env::split_paths(&on_path));
     folders.collect::<Vec<PathBuf>>().iter().any(|folder| folder.join("initdb").is_file())
+}
+
+/// On PATH, or where cargo puts it, which needn't be on PATH.
+fn has_object_store(root: &Path) -> bool {
+    let installed = |folder: PathBuf| folder.join("bin/s3s-fs").is_file();
+    answers(root, "s3s-fs", &["--version"])
+        || std::env::var_os("CARGO_HOME").is_some_and(|home| installed(home.into()))
+        || std::env::var_os("HOME").is_some_and(|home| installed(PathBuf::from(home).join(".cargo")))
 }
 
 fn answers(root: &Path, name: &str, arguments: &[&str]) -> bool {

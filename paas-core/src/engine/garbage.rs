@@ -51,6 +51,11 @@ impl Engine {
 /// Collects now and then until the engine shuts down; of several engines one does it.
 pub(crate) async fn keep_house(inner: Arc<Inner>) {
     let every = inner.options.collect_every;
+    // Not at once: whoever has started on the wrong backup still has the content of the right one.
+    tokio::select! {
+        () = tokio::time::sleep(every) => {}
+        _ = inner.shutdown.cancelled() => return,
+    }
     let mut look = tokio::time::interval(every / 4);
     for number in 0u64.. {
         tokio::select! {

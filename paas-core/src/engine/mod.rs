@@ -10,6 +10,7 @@ mod dispatch;
 mod environment;
 mod garbage;
 mod handle;
+mod identity;
 mod kind;
 mod kinds;
 mod ledger;
@@ -120,9 +121,11 @@ impl Engine {
     /// Returns at once; the work goes on in tasks of the current runtime.
     ///
     /// # Errors
-    /// `wrong_key` when the store's secrets were encrypted with another key; what the store says.
+    /// `wrong_key` when the store's secrets were encrypted with another key; `exists` when the blobs belong to another
+    /// store; what the store and the blobs say.
     pub async fn start(&self) -> Result<()> {
         self.inner.vault.unlock(self.inner.store.as_ref()).await?;
+        self.inner.blobs.claim(&identity::store_id(self.inner.store.as_ref()).await?).await?;
         steps::sweep(&self.inner.options.work_dir).await?;
         self.inner.tasks.spawn(dispatch::dispatch(self.inner.clone()));
         self.inner.tasks.spawn(reconcile::reconcile(self.inner.clone()));

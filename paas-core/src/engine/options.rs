@@ -54,7 +54,7 @@ pub struct EngineOptions {
     pub keep_unused: Duration,
     /// How long workflows that have ended and events are kept.
     pub keep_history: Duration,
-    /// How often garbage is collected.
+    /// How often garbage is collected, the first time so long after the start.
     pub collect_every: Duration,
     /// Which process types start by themselves.
     pub first_sight: FirstSight,

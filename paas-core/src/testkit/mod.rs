@@ -12,6 +12,8 @@ pub mod logs;
 pub mod postgres;
 pub mod router;
 pub mod runtime;
+#[cfg(feature = "blobs-s3")]
+pub mod s3;
 pub mod source;
 pub mod store;
 pub mod world;

@@ -8,6 +8,8 @@ mod crash;
 mod deploy;
 mod embed;
 mod garbage;
+#[cfg(feature = "blobs-s3")]
+mod objects;
 #[cfg(feature = "store-postgres")]
 mod postgres;
 mod queue;

@@ -1,14 +1,15 @@
 //! Code and artifacts made of text.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::World;
 use crate::{
-    AppId, Artifact, ArtifactKind, Blobs as _, BuildRequest, Builder, BuilderCapabilities, BuilderId,
-    Context, Detection, Digest, DirBlobs, Error, ErrorCode, Manifest, ProcessTable, ProcessType,
-    ProviderName, Result, Revision, Source, SourceRef,
+    AppId, Artifact, ArtifactKind, Blobs, BuildRequest, Builder, BuilderCapabilities, BuilderId, Context,
+    Detection, Digest, Error, ErrorCode, Manifest, ProcessTable, ProcessType, ProviderName, Result, Revision,
+    Source, SourceRef,
 };
 
 /// A source whose location is the text of a `Procfile`; `app.json` follows a line with `---`.
@@ -53,7 +54,7 @@ impl Source for FakeSource {
 
 /// A builder that makes an artifact of a `Procfile` and a [`Manifest`] as JSON.
 #[derive(Debug, Clone)]
-pub struct FakeBuilder(World, Option<DirBlobs>);
+pub struct FakeBuilder(World, Option<Arc<dyn Blobs>>);
 
 impl FakeBuilder {
     /// Builds in this world. What it makes is called an image and is nowhere: the fake runtime unpacks nothing.
@@ -63,7 +64,7 @@ impl FakeBuilder {
 
     /// Makes slugs instead, with content that is kept here.
     #[must_use]
-    pub fn making_slugs(mut self, blobs: DirBlobs) -> Self {
+    pub fn making_slugs(mut self, blobs: Arc<dyn Blobs>) -> Self {
         self.1 = Some(blobs);
         self
     }

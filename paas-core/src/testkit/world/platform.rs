@@ -9,8 +9,8 @@ use super::{FakeAddons, FakeBuilder, FakeRouter, FakeRuntime, FakeSource, World}
 use crate::testkit::clock::ManualClock;
 use crate::vault::MasterKey;
 use crate::{
-    AppName, Clock, DeployOrder, DirBlobs, Engine, EngineBuilder, EngineOptions, MemoryLogs, Principal,
-    Result, Store, Vault, WorkflowHandle,
+    AppName, Blobs, Clock, DeployOrder, DirBlobs, Engine, EngineBuilder, EngineOptions, MemoryLogs,
+    Principal, Result, Store, Vault, WorkflowHandle,
 };
 
 /// What an engine over fakes is made of, and made of again after a crash: world, blobs, logs, master key, clock.
@@ -24,6 +24,7 @@ pub struct TestPlatform {
     pub logs: MemoryLogs,
     key: [u8; 32],
     slugs: bool,
+    elsewhere: Option<Arc<dyn Blobs>>,
     dir: tempfile::TempDir,
 }
 
@@ -37,13 +38,21 @@ impl TestPlatform {
             tempfile::tempdir().map_err(|e| crate::Error::from_io("can't make a temporary folder", e))?;
         let clock =
             Arc::new(ManualClock::new(chrono::DateTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)));
-        Ok(Self { world: World::new(), clock, logs: MemoryLogs::new(), key: [7; 32], slugs: false, dir })
+        let (world, logs) = (World::new(), MemoryLogs::new());
+        Ok(Self { world, clock, logs, key: [7; 32], slugs: false, elsewhere: None, dir })
     }
 
     /// One whose builder makes slugs.
     #[must_use]
     pub fn making_slugs(mut self) -> Self {
         self.slugs = true;
+        self
+    }
+
+    /// One that keeps sources and slugs here instead of in its folder.
+    #[must_use]
+    pub fn keeping(mut self, blobs: Arc<dyn Blobs>) -> Self {
+        self.elsewhere = Some(blobs);
         self
     }
 
@@ -81,16 +90,17 @@ impl TestPlatform {
     /// # Errors
     /// As [`EngineBuilder::build`].
     pub fn engine(&self, store: Arc<dyn Store>) -> Result<EngineBuilder> {
-        let world = &self.world;
+        let (world, blobs) = (&self.world, self.elsewhere.clone());
+        let blobs = blobs.map_or_else(|| self.blobs().map(|blobs| Arc::new(blobs) as Arc<dyn Blobs>), Ok)?;
         let mut builder = FakeBuilder::new(world);
         if self.slugs {
-            builder = builder.making_slugs(self.blobs()?);
+            builder = builder.making_slugs(blobs.clone());
         }
         Ok(Engine::builder(store, Arc::new(FakeRuntime::new(world)), Arc::new(FakeRouter::new(world)))
             .with_options(self.options())
             .with_clock(self.clock.clone())
             .with_logs(Arc::new(self.logs.clone()))
-            .with_blobs(Arc::new(self.blobs()?))
+            .with_blobs(blobs)
             .with_vault(Vault::new(MasterKey::from_bytes(&self.key)?))
             .with_source(Arc::new(FakeSource::new(world)))
             .with_builder(Arc::new(builder))
