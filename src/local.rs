@@ -86,6 +86,8 @@ impl Local {
         );
         let runtime = Arc::new(ProcessRuntime::open(process).await?);
         let store = Arc::new(SqliteStore::open(folder.join("paas.db"), clock.clone())?);
+        // The runtime has the folder for itself, so whoever holds a lease is dead.
+        store.end_leases().await?;
         let proxy = Proxy::new(ProxyConfig::default(), logs.clone(), clock.clone());
         let stop = Cancel::new();
         let server = tokio::spawn({

@@ -50,6 +50,8 @@ impl Works {
         let process =
             ProcessConfig::new(data.join("run"), blobs.clone(), logs.clone(), clock.clone(), helper.clone());
         let runtime = Arc::new(ProcessRuntime::open(process).await?);
+        // The runtime has the folder for itself, so whoever holds a lease is dead.
+        store.end_leases().await?;
         for missing in runtime.missing() {
             eprintln!(" !     This machine can't isolate apps fully: {missing}");
         }

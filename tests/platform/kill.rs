@@ -2,7 +2,6 @@
 //!
 //! `PAAS_ROUNDS` says how often, `PAAS_SEED` replays what a run printed.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,29 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::harness::{Identity, Process, Repo, World, get, until};
+use crate::harness::{Dice, Identity, Process, Repo, World, get, rounds, until};
 
 const APP: &str = "survivor";
-
-/// Small numbers that look random: the same ones for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = std::env::var("PAAS_SEED").ok().map(|seed| seed.parse().expect("PAAS_SEED is a number"));
-        let seed = seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
-        eprintln!("PAAS_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, most: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // The upper half, which fits.
-        u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap() % most
-    }
-}
 
 /// A web process that was seen alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,18 +27,9 @@ fn app(repo: &Repo, word: &str) -> String {
     repo.commit()
 }
 
-/// The main processes of instances, less the children with which they answer.
-fn programs(world: &World) -> Vec<Process> {
-    let mut all = world.processes();
-    all.retain(|process| process.instance().is_some());
-    let pids: BTreeSet<_> = all.iter().map(|process| process.identity.pid).collect();
-    all.retain(|process| !pids.contains(&process.parent));
-    all
-}
-
 /// Web processes that answer by themselves, without the platform.
 fn answering(world: &World) -> Vec<Web> {
-    let webs = programs(world).into_iter().filter(|process| process.instance() == Some("web.1"));
+    let webs = world.programs().into_iter().filter(|process| process.instance() == Some("web.1"));
     let ask = |process: Process| {
         let port = process.variable("PORT")?.parse().ok()?;
         let answer = get(SocketAddr::from(([127, 0, 0, 1], port)), "survivor.localhost").ok()?;
@@ -71,7 +41,7 @@ fn answering(world: &World) -> Vec<Web> {
 
 #[test]
 fn a_platform_that_is_killed_in_a_deploy_loses_doubles_and_restarts_nothing() {
-    let rounds: u32 = std::env::var("PAAS_ROUNDS").map_or(15, |rounds| rounds.parse().expect("a number"));
+    let rounds = rounds(15);
     let mut dice = Dice::new();
     let mut world = World::new();
     let repo = world.repo(APP);
@@ -95,7 +65,7 @@ fn a_platform_that_is_killed_in_a_deploy_loses_doubles_and_restarts_nothing() {
             pushed = app(&repo, &word);
         }
         let before = Web { word: live_word.clone(), identity: world.serving(APP).1 };
-        let delay = usual * dice.below(1300) / 1000;
+        let delay = dice.moment(usual);
         let push = world.start_push(&repo, APP);
         std::thread::sleep(delay);
         users.look_away();
@@ -127,7 +97,7 @@ fn a_platform_that_is_killed_in_a_deploy_loses_doubles_and_restarts_nothing() {
         // One process of each type, and nothing else, with the identity that it had.
         until(&format!("one web and one worker; {what}"), || {
             let mut names: Vec<_> =
-                programs(&world).iter().map(|p| p.instance().unwrap_or_default().to_owned()).collect();
+                world.programs().iter().map(|p| p.instance().unwrap_or_default().to_owned()).collect();
             names.sort();
             (names == ["web.1", "worker.1"]).then_some(())
         });

@@ -10,6 +10,7 @@ mod disk;
 mod failures;
 mod interrupts;
 mod kill;
+mod kinds;
 mod life;
 mod pushes;
 mod replace;

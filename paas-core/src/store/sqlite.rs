@@ -60,6 +60,16 @@ impl SqliteStore {
         Ok(Self { path, clock, jobs, readers: Arc::default(), changes })
     }
 
+    /// Ends every lease: what a process that died had claimed can be gone on with now, instead of when its lease would
+    /// have run out. It is for whoever knows that no other process works on this file. One that did would lose what it
+    /// has claimed to whoever claims next, as after a lease that ran out, and harm nothing.
+    ///
+    /// # Errors
+    /// `unavailable`, `disk_full`.
+    pub async fn end_leases(&self) -> Result<()> {
+        self.write(true, queue::end_leases).await
+    }
+
     async fn write<T: Send + 'static>(
         &self,
         wakes: bool,

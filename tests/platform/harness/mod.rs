@@ -1,5 +1,7 @@
 //! A platform of a test's own, apps to push to it, and looking at what happens.
 
+mod client;
+mod dice;
 mod gate;
 mod git;
 mod http;
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) use client::Client;
+pub(crate) use dice::{Dice, rounds};
 pub(crate) use gate::{Gate, Says};
 pub(crate) use git::{Pushing, Repo, git};
 pub(crate) use http::{Connection, get};

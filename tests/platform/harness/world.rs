@@ -1,5 +1,6 @@
 //! The `platform` example on a data folder of a test's own, and nothing left of it afterwards.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -234,6 +235,15 @@ impl World {
 
     pub(crate) fn processes(&self) -> Vec<Process> {
         processes::of(&self.data)
+    }
+
+    /// The main processes of instances, less the children with which they answer.
+    pub(crate) fn programs(&self) -> Vec<Process> {
+        let mut all = self.processes();
+        all.retain(|process| process.instance().is_some());
+        let pids: BTreeSet<_> = all.iter().map(|process| process.identity.pid).collect();
+        all.retain(|process| !pids.contains(&process.parent));
+        all
     }
 
     pub(crate) fn records(&self) -> Records {

@@ -106,6 +106,16 @@ pub(super) fn unlease(connection: &Connection, name: &str, owner: &str) -> Resul
     Ok(())
 }
 
+pub(super) fn end_leases(connection: &Connection, now: Time) -> Result<()> {
+    let now = rules::micros(now);
+    connection.execute(
+        "UPDATE workflows SET lease_until = ?1 WHERE state = 'active' AND lease_until > ?1",
+        [now],
+    )?;
+    connection.execute("UPDATE leases SET until = ?1 WHERE until > ?1", [now])?;
+    Ok(())
+}
+
 pub(super) fn holder(connection: &Connection, name: &str, now: Time) -> Result<Option<String>> {
     let mut statement =
         connection.prepare_cached("SELECT owner FROM leases WHERE name = ?1 AND until > ?2")?;

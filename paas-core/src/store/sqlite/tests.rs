@@ -2,12 +2,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::{SqliteStore, commit, queue, rows, schema};
-use crate::store::{Expect, ListQuery, QueueState, Store, Table, Transaction, Write};
-use crate::{ErrorCode, Result, SystemClock};
+use crate::store::{
+    ClaimRequest, Expect, ListQuery, QueueEntry, QueueState, Store, Table, Transaction, Write,
+};
+use crate::{ErrorCode, KindName, OwnerId, Result, SystemClock, WorkflowId};
 
 fn open(path: impl AsRef<Path>) -> Result<SqliteStore> {
     SqliteStore::open(path.as_ref(), Arc::new(SystemClock::new()))
@@ -140,6 +143,29 @@ async fn a_file_can_be_opened_by_many_at_once_while_it_is_made() {
         thread.join().unwrap().unwrap().commit(put(&n.to_string(), Expect::Absent)).await.unwrap();
     }
     assert_eq!(open(&path).unwrap().list(Table::Apps, &ListQuery::all()).await.unwrap().len(), 8);
+}
+
+#[tokio::test]
+async fn what_a_dead_process_had_claimed_is_claimed_at_once_after_all_leases_were_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path().join("store.db")).unwrap();
+    let kind: KindName = "deploy".parse().unwrap();
+    let workflow = WorkflowId::new();
+    let queued = QueueEntry::queued("app/hello", kind.clone(), 1);
+    let write =
+        Write::put(Table::Workflows, workflow.to_string(), "", Expect::Absent, "{}".into()).standing(queued);
+    store.commit(Transaction::new().write(write)).await.unwrap();
+    let claim = || ClaimRequest::new(OwnerId::new(), Duration::from_secs(3600), vec![(kind.clone(), 1)]);
+    let (dead, alive) = (claim(), claim());
+    assert!(store.claim(&dead).await.unwrap().is_some());
+    assert!(store.lease("turn/app/other", "dead", Duration::from_secs(3600)).await.unwrap());
+    assert!(store.claim(&alive).await.unwrap().is_none());
+
+    store.end_leases().await.unwrap();
+
+    let claimed = store.claim(&alive).await.unwrap().unwrap();
+    assert_eq!(claimed.queue.unwrap().owner, Some(alive.owner));
+    assert_eq!(store.leased("turn/app/other").await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
