@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use paas_core::store::SqliteStore;
-use paas_core::vault::MasterKey;
+use paas_core::vault::KeyFile;
 use paas_core::{
     Cancel, CancelReason, Clock, DirBlobs, Engine, EngineBuilder, EngineOptions, Error, ErrorCode, Result,
     SystemClock, Vault,
@@ -102,10 +102,10 @@ impl Local {
     /// # Errors
     /// When the master key in the folder can't be read or made.
     pub fn engine(&self) -> Result<EngineBuilder> {
-        let key = MasterKey::open_or_create(self.folder.join("master.key"))?;
+        let vault = Vault::of_file(KeyFile::new(self.folder.join("master.key")))?;
         Ok(Engine::builder(self.store.clone(), self.runtime.clone(), Arc::new(self.proxy.clone()))
             .with_options(self.options())
-            .with_vault(Vault::new(key))
+            .with_vault(vault)
             .with_blobs(self.blobs.clone())
             .with_logs(self.logs.clone())
             .with_clock(self.clock.clone()))

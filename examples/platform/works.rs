@@ -12,7 +12,7 @@ use paas::run::logs::FileLogs;
 use paas::run::process::{ProcessConfig, ProcessRuntime};
 use paas::sandbox::Helper;
 use paas::store::SqliteStore;
-use paas::vault::MasterKey;
+use paas::vault::KeyFile;
 use paas::{
     Cancel, CancelReason, Clock, DirBlobs, Engine, EngineOptions, Error, ErrorCode, Principal, PrincipalName,
     Result, Router, Tokens, Vault,
@@ -64,7 +64,7 @@ impl Works {
         options.work_dir = data.join("work");
         let engine = Engine::builder(store, runtime.clone(), router)
             .with_options(options)
-            .with_vault(Vault::new(MasterKey::open_or_create(data.join("master.key"))?))
+            .with_vault(Vault::of_file(KeyFile::new(data.join("master.key")))?)
             .with_blobs(blobs)
             .with_logs(logs)
             .with_clock(clock)

@@ -168,6 +168,16 @@ pub enum EventKind {
         /// Their bytes.
         bytes: u64,
     },
+    /// Apps' keys were wrapped with the new master key; more may follow.
+    KeysRewrapped {
+        /// How many, in this go.
+        apps: u64,
+    },
+    /// Nothing is sealed with an older master key any more: it can be thrown away.
+    KeyRotated {
+        /// The id of the new one.
+        key: String,
+    },
     /// A workflow is over.
     Ended {
         /// How.
@@ -226,6 +236,12 @@ impl fmt::Display for EventKind {
             Self::AddonDeprovisioned { service } => write!(f, "{service} and its data are gone"),
             Self::GarbageCollected { contents, bytes } => {
                 write!(f, "{contents} sources and slugs of {bytes} bytes that nothing needs are removed")
+            }
+            Self::KeysRewrapped { apps } => {
+                write!(f, "the keys of {apps} apps are wrapped with the new master key")
+            }
+            Self::KeyRotated { key } => {
+                write!(f, "everything is sealed with the master key {key}: older ones can be thrown away")
             }
             Self::Ended { state, failure: Some(failure) } => write!(f, "{state}: {}", failure.message),
             Self::Ended { state, failure: None } => write!(f, "{state}"),

@@ -25,7 +25,7 @@ pub use self::memory::MemoryStore;
 pub use self::postgres::{PostgresOptions, PostgresStore};
 pub use self::row::{Expect, ListQuery, Row, Table};
 #[cfg(feature = "sqlite")]
-pub use self::sqlite::SqliteStore;
+pub use self::sqlite::{SqliteStore, StoreBackup};
 pub use self::standing::{ClaimRequest, Fence, QueueEntry, QueueState, Queued, turn_lease};
 pub use self::transaction::{EventRow, NewEvent, Transaction, Write};
 use crate::Result;

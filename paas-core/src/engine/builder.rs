@@ -204,6 +204,7 @@ impl EngineBuilder {
             shutdown: Cancel::new(),
             tasks: TaskTracker::new(),
             routed: tokio::sync::watch::Sender::new(false),
+            wrapping: tokio::sync::RwLock::default(),
             running: Mutex::default(),
         });
         // The cell is new, so nobody else can have set it.

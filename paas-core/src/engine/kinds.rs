@@ -21,6 +21,7 @@ pub(crate) const PROVISION: &str = "provision";
 pub(crate) const ROTATE: &str = "rotate";
 pub(crate) const DEPROVISION: &str = "deprovision";
 pub(crate) const DESTROY: &str = "destroy";
+pub(crate) const ROTATE_KEY: &str = "rotate_key";
 
 /// The steps belong to the engine and the engine to the steps: they meet here.
 pub(crate) type InnerCell = Arc<OnceLock<Weak<Inner>>>;
@@ -155,6 +156,13 @@ pub(crate) fn ours(cell: &InnerCell) -> Vec<WorkflowKind> {
         .step(def("deprovision", Arc::new(steps::DeprovisionAll(p.clone()))))
         .step(def("forget", Arc::new(steps::Forget(p.clone()))))
         .pivot(step_name("withdraw"));
+    let rotate_key = WorkflowKind::new(kind_name(ROTATE_KEY), 1)
+        .step(def("announce", Arc::new(steps::Announce)))
+        .step(def("agree", Arc::new(steps::Agree(p.clone()))))
+        .step(def("switch", Arc::new(steps::Switch(p.clone()))))
+        .step(def("settle", Arc::new(steps::Followed(p.clone()))))
+        .step(def("rewrap", Arc::new(steps::Rewrap(p.clone()))))
+        .pivot(step_name("switch"));
     vec![
         rollout(deploy),
         rollout(rollback),
@@ -164,5 +172,6 @@ pub(crate) fn ours(cell: &InnerCell) -> Vec<WorkflowKind> {
         rotate,
         deprovision,
         destroy,
+        rotate_key,
     ]
 }

@@ -15,6 +15,7 @@ mod kind;
 mod kinds;
 mod ledger;
 mod options;
+mod presence;
 mod query;
 mod reconcile;
 mod rollout;
@@ -31,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-pub use actions::{AddonOrder, ConfigEdit, DeployOrder, RollbackOrder};
+pub use actions::{AddonOrder, ConfigEdit, DeployOrder, KeyState, RollbackOrder};
 pub use builder::EngineBuilder;
 pub use garbage::Collected;
 pub use handle::WorkflowHandle;
@@ -83,6 +84,8 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     /// Whether the router leads to what runs since the start.
     pub(crate) routed: watch::Sender<bool>,
+    /// Held while a key is wrapped and stored, and alone while the master key to wrap with changes.
+    pub(crate) wrapping: tokio::sync::RwLock<()>,
     running: Mutex<HashMap<WorkflowId, Running>>,
 }
 
@@ -124,12 +127,15 @@ impl Engine {
     /// `wrong_key` when the store's secrets were encrypted with another key; `exists` when the blobs belong to another
     /// store; what the store and the blobs say.
     pub async fn start(&self) -> Result<()> {
+        // Before the keys are looked at: whoever changes them meanwhile sees that we are there.
+        presence::announce(&self.inner).await?;
         self.inner.vault.unlock(self.inner.store.as_ref()).await?;
         self.inner.blobs.claim(&identity::store_id(self.inner.store.as_ref()).await?).await?;
         steps::sweep(&self.inner.options.work_dir).await?;
         self.inner.tasks.spawn(dispatch::dispatch(self.inner.clone()));
         self.inner.tasks.spawn(reconcile::reconcile(self.inner.clone()));
         self.inner.tasks.spawn(garbage::keep_house(self.inner.clone()));
+        self.inner.tasks.spawn(presence::stay(self.inner.clone()));
         Ok(())
     }
 

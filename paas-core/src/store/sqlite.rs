@@ -1,5 +1,6 @@
 //! A store in a file, for one machine: what the platform uses unless it is told otherwise.
 
+mod backup;
 mod commit;
 mod error;
 mod queue;
@@ -17,6 +18,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use self::backup::StoreBackup;
 use self::writer::{Call, Job, Look};
 use super::{ClaimRequest, EventRow, Fence, ListQuery, Row, Store, Table, Transaction, rules};
 use crate::blocking;

@@ -1,25 +1,20 @@
-//! The master key and its file.
+//! The master key.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
 use super::crypt::Key;
-use crate::{Error, ErrorCode, Result};
+use super::file::KeyFile;
+use crate::{Digest, Error, ErrorCode, Result};
 
 /// The key that wraps all others. Debug shows nothing of it, and it is wiped from memory when dropped.
+#[derive(Clone)]
 pub struct MasterKey {
     pub(super) key: Key,
 }
-
-/// Longer than any key file.
-const LONGEST: u64 = 1024;
 
 impl MasterKey {
     /// A new random key, which is kept nowhere.
@@ -49,72 +44,24 @@ impl MasterKey {
     /// Whoever loses the file loses all config vars; whoever can read it and the store can read them.
     ///
     /// # Errors
-    /// `invalid_params` when others may read the file; `corrupt` when it holds no key; when it can't be read or written.
+    /// As [`KeyFile::keys`]; `invalid_params` where the file holds older keys, too: those only a [`KeyFile`] gives.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        loop {
-            match File::open(path) {
-                Ok(file) => return Self::read(&file, path),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => {
-                    return Err(Error::from_io(format!("can't read the key file {}", path.display()), e));
-                }
-            }
-            let key = Self::generate()?;
-            match key.write(path) {
-                Ok(()) => return Ok(key),
-                // Somebody else was faster: theirs counts.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => {
-                    return Err(Error::from_io(format!("can't write the key file {}", path.display()), e));
-                }
-            }
+        let mut keys = KeyFile::new(path.as_ref()).keys()?;
+        if keys.len() > 1 {
+            let path = path.as_ref().display();
+            let what = format!("the file {path} holds older keys, too: give it to Vault::of_file as a whole");
+            return Err(Error::new(ErrorCode::InvalidParams, what));
         }
+        Ok(keys.remove(0))
     }
 
-    fn read(file: &File, path: &Path) -> Result<Self> {
-        let failed = |e| Error::from_io(format!("can't read the key file {}", path.display()), e);
-        let mode = file.metadata().map_err(failed)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            let path = path.display();
-            let message = format!(
-                "the key file {path} can be read or changed by others (mode {:04o}): chmod 600 {path}",
-                mode & 0o7777
-            );
-            return Err(Error::new(ErrorCode::InvalidParams, message));
-        }
-        let mut line = Zeroizing::new(Vec::with_capacity(64));
-        file.take(LONGEST).read_to_end(&mut line).map_err(failed)?;
-        let bytes = STANDARD.decode(line.trim_ascii()).ok().map(Zeroizing::new);
-        let key = bytes.and_then(|bytes| Key::from_slice(&bytes)).ok_or_else(|| {
-            let message = format!(
-                "the file {} holds no key: expected one line of base64 with 32 bytes; put back your backup of it",
-                path.display()
-            );
-            Error::new(ErrorCode::Corrupt, message)
-        })?;
-        Ok(Self { key })
-    }
-
-    /// Writes it aside and then gives it its name, so that a crash leaves no half key; fails if the name is taken.
-    fn write(&self, path: &Path) -> io::Result<()> {
-        let dir = match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
-        let aside = dir.join(format!(".key-{}", uuid::Uuid::new_v4()));
-        let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-            let line = Zeroizing::new(format!("{}\n", *Zeroizing::new(STANDARD.encode(self.key.bytes()))));
-            file.write_all(line.as_bytes())?;
-            file.sync_all()?;
-            fs::hard_link(&aside, path)
-        })();
-        let removed = match fs::remove_file(&aside) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        };
-        written.and(removed).and_then(|()| File::open(dir)?.sync_all())
+    /// A name for the key that tells nothing about it, for people who compare key files.
+    pub fn id(&self) -> String {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(self.key.bytes())
+            .expect("HMAC takes keys of any length");
+        mac.update(b"paas/master-key-id/1");
+        let tag: [u8; 32] = mac.finalize().into_bytes().into();
+        Digest::of(tag).hex()[..12].to_owned()
     }
 }
 

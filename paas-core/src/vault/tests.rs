@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{KeyOwner, MasterKey, Sealed, Vault, WrappedKey, rewrap};
+use super::{KeyFile, KeyOwner, MasterKey, Sealed, Vault, WrappedKey};
 use crate::store::{ListQuery, MemoryStore, Store, Table};
 use crate::{AppId, ConfigKey, ConfigVars, ErrorCode, SystemClock};
 
@@ -101,14 +101,42 @@ proptest! {
 
 #[test]
 fn a_new_master_key_takes_over_what_is_stored() {
-    let (old, new, app) = (vault(), vault(), AppId::new());
-    let wrapped = old.new_app_key(app).unwrap();
-    let sealed = old.app_key(app, &wrapped).unwrap().seal_vars(&vars()).unwrap();
-    let wrapped = rewrap(&old, &new, KeyOwner::App(app), &wrapped).unwrap();
-    assert_eq!(new.app_key(app, &wrapped).unwrap().open_vars(&sealed).unwrap(), vars());
-    assert_eq!(old.app_key(app, &wrapped).unwrap_err().code(), ErrorCode::WrongKey);
-    let again = rewrap(&old, &new, KeyOwner::App(app), &wrapped).unwrap_err();
-    assert_eq!(again.code(), ErrorCode::WrongKey);
+    let (old, new, app) = (MasterKey::generate().unwrap(), MasterKey::generate().unwrap(), AppId::new());
+    let before = Vault::new(old.clone());
+    let wrapped = before.new_app_key(app).unwrap();
+    let sealed = before.app_key(app, &wrapped).unwrap().seal_vars(&vars()).unwrap();
+    let both = Vault::new(new.clone()).with_older(old);
+    assert_eq!(both.app_key(app, &wrapped).unwrap().open_vars(&sealed).unwrap(), vars(), "old values open");
+    let wrapped = both.rewrap(KeyOwner::App(app), &wrapped, &new.id()).unwrap().unwrap();
+    assert_eq!(both.rewrap(KeyOwner::App(app), &wrapped, &new.id()).unwrap(), None, "once is enough");
+    let after = Vault::new(new);
+    assert_eq!(after.app_key(app, &wrapped).unwrap().open_vars(&sealed).unwrap(), vars());
+    assert_eq!(before.app_key(app, &wrapped).unwrap_err().code(), ErrorCode::WrongKey);
+    assert_eq!(
+        after.rewrap(KeyOwner::App(app), &wrapped, "another").unwrap_err().code(),
+        ErrorCode::WrongKey
+    );
+}
+
+#[test]
+fn a_key_file_takes_new_keys_on_top_and_forgets_old_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = KeyFile::new(dir.path().join("master.key"));
+    let vault = Vault::of_file(file.clone()).unwrap();
+    let old = vault.sealing();
+    let new = file.add_key().unwrap();
+    assert_eq!(vault.known(), std::slice::from_ref(&old));
+    vault.reload().unwrap();
+    assert_eq!(
+        (vault.known(), vault.sealing()),
+        (vec![new.clone(), old.clone()], old),
+        "known, not yet used"
+    );
+    let error = MasterKey::open_or_create(dir.path().join("master.key")).unwrap_err();
+    assert!(error.message().contains("older keys"), "{error}");
+    file.drop_old_keys().unwrap();
+    assert_eq!(Vault::of_file(file).unwrap().known(), [new]);
+    assert_eq!(fs::metadata(dir.path().join("master.key")).unwrap().permissions().mode() & 0o7777, 0o600);
 }
 
 #[test]

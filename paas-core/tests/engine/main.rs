@@ -8,6 +8,7 @@ mod crash;
 mod deploy;
 mod embed;
 mod garbage;
+mod keys;
 #[cfg(feature = "blobs-s3")]
 mod objects;
 #[cfg(feature = "store-postgres")]

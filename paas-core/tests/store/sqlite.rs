@@ -212,3 +212,65 @@ impl Drop for SmallDisk {
 fn peers(path: &Path, clock: &Arc<dyn Clock>) -> Peers<SqliteStore> {
     Peers::new((0..3).map(|_| SqliteStore::open(path, clock.clone()).unwrap()))
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_the_store_at_one_moment_however_much_is_written_meanwhile() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::new();
+    let store = Arc::new(SqliteStore::open(files.path(), clock()).unwrap());
+    // Each transaction writes the same number into two rows and an event: a torn copy shows different ones.
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (store, stop) = (store.clone(), stop.clone());
+        async move {
+            let mut n = 0;
+            while !stop.load(Ordering::Relaxed) {
+                n += 1;
+                let body = n.to_string();
+                let mut tx = put("a", body.clone()).event(NewEvent::new("s", body.clone()));
+                tx.writes.push(Write::put(Table::Releases, "b", "", Expect::Any, body));
+                store.commit(tx).await.unwrap();
+            }
+            n
+        }
+    });
+    while store.get(Table::Apps, "a").await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let mut newest = 0;
+    for _ in 0..10 {
+        let to = files.path();
+        let found = store.backup(&to).await.unwrap();
+        assert!(found.newest_event >= newest, "a later backup has no less");
+        newest = found.newest_event;
+        assert_eq!((found.rows["apps"], found.rows["releases"], found.rows["addons"]), (1, 1, 0));
+        assert_eq!(std::fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = store.backup(&to).await.unwrap_err();
+        assert_eq!(again.code(), ErrorCode::Exists, "{again}");
+
+        let copy = SqliteStore::open(&to, clock()).unwrap();
+        let a = copy.get(Table::Apps, "a").await.unwrap().unwrap();
+        let b = copy.get(Table::Releases, "b").await.unwrap().unwrap();
+        let last = copy.events(newest - 1, None, 10).await.unwrap();
+        assert_eq!((&a.body, a.rev), (&b.body, b.rev));
+        assert_eq!((last.len(), &last[0].body), (1, &a.body));
+        copy.commit(put("a", "and it goes on".into())).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(writer.await.unwrap() >= newest);
+}
+
+#[tokio::test]
+async fn a_backup_that_fails_leaves_nothing_behind() {
+    let files = Files::new();
+    let store = SqliteStore::open(files.path(), clock()).unwrap();
+    let nowhere = files.0.path().join("none/backup.db");
+    assert!(store.backup(&nowhere).await.is_err());
+    let taken = files.path();
+    std::fs::write(&taken, "mine").unwrap();
+    assert_eq!(store.backup(&taken).await.unwrap_err().code(), ErrorCode::Exists);
+    assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
+    let parts = std::fs::read_dir(files.0.path()).unwrap().flatten();
+    let parts = parts.filter(|entry| entry.file_name().to_string_lossy().contains(".part"));
+    assert_eq!(parts.count(), 0);
+}

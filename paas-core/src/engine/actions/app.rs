@@ -15,6 +15,7 @@ impl Engine {
     pub async fn create_app(&self, name: &AppName, by: &Principal) -> Result<App> {
         let inner = &self.inner;
         let id = AppId::new();
+        let wrapping = inner.wrapping.read().await;
         let app = App {
             id,
             name: name.clone(),
@@ -46,6 +47,7 @@ impl Engine {
             }
             Err(error) => return Err(error),
         }
+        drop(wrapping);
         inner.refresh_routes(name).await?;
         Ok(app)
     }

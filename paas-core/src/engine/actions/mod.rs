@@ -2,12 +2,14 @@
 
 mod addon;
 mod app;
+mod key;
 mod orders;
 mod release;
 mod workflow;
 
 use serde::Serialize;
 
+pub use self::key::KeyState;
 pub use self::orders::{AddonOrder, ConfigEdit, DeployOrder, RollbackOrder};
 use super::kinds::kind_name;
 use super::ledger::{Ledger, Stored, put_app};
