@@ -167,6 +167,15 @@ pub enum EventKind {
         contents: u64,
         /// Their bytes.
         bytes: u64,
+        /// How many builds that can't be used again.
+        #[serde(default)]
+        artifacts: u64,
+        /// How many workflows that had ended.
+        #[serde(default)]
+        workflows: u64,
+        /// How many events.
+        #[serde(default)]
+        events: u64,
     },
     /// Apps' keys were wrapped with the new master key; more may follow.
     KeysRewrapped {
@@ -234,8 +243,17 @@ impl fmt::Display for EventKind {
                 write!(f, "{service}, attached as {attachment}, has new credentials")
             }
             Self::AddonDeprovisioned { service } => write!(f, "{service} and its data are gone"),
-            Self::GarbageCollected { contents, bytes } => {
-                write!(f, "{contents} sources and slugs of {bytes} bytes that nothing needs are removed")
+            Self::GarbageCollected { contents, bytes, artifacts, workflows, events } => {
+                let sources = format!("sources and slugs of {bytes} bytes");
+                let counted = [
+                    (contents, sources.as_str()),
+                    (artifacts, "builds"),
+                    (workflows, "ended workflows"),
+                    (events, "events"),
+                ];
+                let counted = counted.iter().filter(|(count, _)| **count > 0);
+                let counted: Vec<_> = counted.map(|(count, what)| format!("{count} {what}")).collect();
+                write!(f, "removed what nothing needs: {}", counted.join(", "))
             }
             Self::KeysRewrapped { apps } => {
                 write!(f, "the keys of {apps} apps are wrapped with the new master key")

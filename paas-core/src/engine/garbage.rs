@@ -86,8 +86,10 @@ async fn collect(inner: &Inner) -> Result<Collected> {
     inner.collect_artifacts(&reached, unused, &mut collected).await?;
     inner.collect_contents(&reached, unused, &mut collected).await?;
     inner.collect_history(ago(now, inner.options.keep_history), &mut collected).await?;
-    if collected != Collected::default() {
-        let kind = EventKind::GarbageCollected { contents: collected.contents, bytes: collected.bytes };
+    let Collected { contents, bytes, artifacts, workflows, events } = collected;
+    // Old events alone are no news: that would only make the next old event.
+    if contents + artifacts + workflows > 0 {
+        let kind = EventKind::GarbageCollected { contents, bytes, artifacts, workflows, events };
         let mut tx = Transaction::new();
         Ledger::note(&mut tx, &inner.ledger.event(None, None, kind))?;
         inner.store.commit(tx).await?;

@@ -62,6 +62,8 @@ struct State {
     credentials: BTreeMap<AddonId, addons::Credentials>,
     /// Instances whose process type or release is named here crash instead of coming up.
     crashing: Vec<String>,
+    /// Nobody can see what runs.
+    blind: bool,
     /// What one-off runs end with.
     run_status: i32,
     next_port: u16,
@@ -106,9 +108,15 @@ impl World {
         self.lock().crashing.push(process.to_owned());
     }
 
-    /// Nothing goes wrong any more: instances come up, planned faults are forgotten.
+    /// Nobody can see what runs, until [`World::mend`]: a look fails in a way that may pass, and counts as `look in vain`.
+    pub fn blind(&self) {
+        self.lock().blind = true;
+    }
+
+    /// Nothing goes wrong any more: instances come up and are seen, planned faults are forgotten.
     pub fn mend(&self) {
         let mut state = self.lock();
+        state.blind = false;
         state.crashing.clear();
         state.plan.clear();
     }

@@ -145,6 +145,26 @@ async fn after_the_pivot_even_a_permanent_error_is_retried_until_it_passes() {
 }
 
 #[tokio::test]
+async fn that_nobody_can_see_a_release_for_a_while_is_no_verdict_on_it() {
+    let bench = Bench::new().await;
+    bench.deploy(WEB).await.unwrap();
+    let world = &bench.platform.world;
+    world.blind();
+    let handle = TestPlatform::deploy(&bench.engine, &hello(), "web: other\n").await.unwrap();
+    while handle.state().await.unwrap().step("await_healthy").unwrap().state != StepState::Started {
+        tokio::task::yield_now().await;
+    }
+    let looked = world.count("look in vain");
+    while world.count("look in vain") < looked + 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    world.mend();
+    let done = handle.succeeded().await.unwrap();
+    assert_eq!(done.step("await_healthy").unwrap().attempt, 1, "it looked again within the one attempt");
+    bench.is_sound().await;
+}
+
+#[tokio::test]
 async fn the_same_input_is_built_once() {
     let bench = Bench::new().await;
     bench.deploy(WEB).await.unwrap();

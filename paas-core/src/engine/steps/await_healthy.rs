@@ -8,7 +8,11 @@ use futures_util::StreamExt;
 use crate::engine::kind::{Step, StepCall, StepOutput};
 use crate::engine::kinds::Platform;
 use crate::engine::rollout::{Target, app_name};
-use crate::{Error, ErrorCode, Instance, InstanceState, Release, Result};
+use crate::{Error, ErrorCode, Instance, InstanceState, Release, Result, Retry};
+
+/// Pauses after looks that failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct AwaitHealthy(pub(crate) Platform);
@@ -23,11 +27,24 @@ impl Step for AwaitHealthy {
         let inner = self.0.get()?;
         let Some(target) = Target::of(call)? else { return Ok(StepOutput::done()) };
         let name = app_name(call)?;
-        let (_, release) = inner.rollout(&name, &target).await?;
+        let mut patience = Patience(FIRST_PAUSE);
+        let release = loop {
+            match inner.rollout(&name, &target).await {
+                Ok((_, release)) => break release.value,
+                Err(error) => patience.wait(call, error).await?,
+            }
+        };
         let mut hints = inner.runtime.watch();
         loop {
-            let instances = inner.runtime.observe(&name).await?;
-            if are_all_up(&target, &release.value, &instances)? {
+            let instances = match inner.runtime.observe(&name).await {
+                Ok(instances) => instances,
+                Err(error) => {
+                    patience.wait(call, error).await?;
+                    continue;
+                }
+            };
+            patience = Patience(FIRST_PAUSE);
+            if are_all_up(&target, &release, &instances)? {
                 return Ok(StepOutput::done());
             }
             // The hint is quick, the pause is the truth.
@@ -43,6 +60,22 @@ impl Step for AwaitHealthy {
             // Either way we look again.
             let _ = call.ctx.cancel.guard(pause).await?;
         }
+    }
+}
+
+/// The pause after the next look that fails. That nobody can tell how a release is doing is no verdict on it: the look is
+/// repeated until the step's time is up.
+struct Patience(Duration);
+
+impl Patience {
+    async fn wait(&mut self, call: &StepCall, error: Error) -> Result<()> {
+        if error.retry() == Retry::Never {
+            return Err(error);
+        }
+        tracing::warn!(error = %error, "can't look whether a release is well; looking again");
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        call.ctx.cancel.guard(tokio::time::sleep(pause)).await
     }
 }
 

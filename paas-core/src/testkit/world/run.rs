@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::{World, address};
+use super::{World, address, flake};
 use crate::{
     AppName, Context, Digest, Exit, Instance, InstanceName, InstanceState, ProcessSpec, ReleaseId, Result,
     RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
@@ -77,6 +77,10 @@ impl Runtime for FakeRuntime {
     }
 
     async fn observe(&self, app: &AppName) -> Result<Vec<Instance>> {
+        if self.0.lock().blind {
+            self.0.effect("look in vain");
+            return Err(flake("observe"));
+        }
         Ok(self.0.lock().instances.iter().filter(|i| i.app == *app).cloned().collect())
     }
 
