@@ -90,6 +90,8 @@ pub enum Action {
     Create,
     /// Destroy it.
     Destroy,
+    /// Put right what went wrong with it, and keep it from changing: retry, abandon, freeze, unfreeze.
+    Repair,
 }
 
 /// Decides who may do what.
@@ -109,6 +111,15 @@ pub trait Access: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `forbidden`, or `not_found` where the app's being there is nobody's business.
     async fn authorize(&self, principal: &Principal, action: Action, app: &AppName) -> Result<()>;
+
+    /// Whether `principal` may do this to the platform itself, and so to every app. Nobody may where this isn't said.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    async fn authorize_platform(&self, principal: &Principal, action: Action) -> Result<()> {
+        let _ = action;
+        Err(Error::new(ErrorCode::Forbidden, format!("{principal} may not do that to the whole platform")))
+    }
 }
 
 const _: fn(&dyn Access) = |_| {};

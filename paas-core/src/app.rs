@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::vault::{Sealed, WrappedKey};
 use crate::{
-    AddonId, AddonService, AppId, AppName, ConfigKey, DomainName, PlanName, Principal, ProcessType,
+    AddonId, AddonService, AppId, AppName, ConfigKey, DomainName, Freeze, PlanName, Principal, ProcessType,
     ReleaseId, Version,
 };
 
@@ -38,6 +38,9 @@ pub struct App {
     /// Users see the maintenance page.
     #[serde(default)]
     pub maintenance: bool,
+    /// No release is made while it is frozen.
+    #[serde(default)]
+    pub frozen: Option<Freeze>,
     /// It is being destroyed: nothing new begins.
     #[serde(default)]
     pub destroying: bool,

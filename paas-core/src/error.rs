@@ -57,6 +57,10 @@ codes! {
     Cancelled = "cancelled",
     /// It is too late to cancel: users see the new release already.
     PastPivot = "past_pivot",
+    /// Nothing goes live for a while: somebody froze the app or the platform.
+    Frozen = "frozen",
+    /// Somebody gave the work up; what could not be undone or done is named.
+    Abandoned = "abandoned",
     /// It took longer than it may.
     Timeout = "timeout",
     /// No builder knows what to do with this source.

@@ -118,6 +118,18 @@ pub enum EventKind {
         /// Why, in words.
         why: String,
     },
+    /// No release is made from now on, of this app or of any.
+    Frozen {
+        /// Who froze it.
+        by: Principal,
+        /// Why, in words.
+        why: String,
+    },
+    /// Releases are made again.
+    Unfrozen {
+        /// Who ended the freeze.
+        by: Principal,
+    },
     /// A release has its number.
     ReleaseCreated {
         /// Its number.
@@ -232,6 +244,8 @@ impl fmt::Display for EventKind {
             Self::Parked { step, why } => write!(f, "{step} waits for {why}"),
             Self::Signalled { step, by } => write!(f, "{by} answered {step}"),
             Self::CancelRequested { by, why } => write!(f, "{by} wants it to stop: {why}"),
+            Self::Frozen { by, why } => write!(f, "{by} froze deploys: {why}"),
+            Self::Unfrozen { by } => write!(f, "{by} ended the freeze of deploys"),
             Self::ReleaseCreated { version, description } => write!(f, "{version} is made: {description}"),
             Self::ReleaseLive { version, .. } => write!(f, "{version} is live"),
             Self::RoutesChanged { generation } => write!(f, "routes changed, generation {generation}"),

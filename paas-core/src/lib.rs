@@ -40,6 +40,7 @@ pub mod digest;
 mod engine;
 mod error;
 mod event;
+mod freeze;
 mod id;
 mod log;
 mod manifest;
@@ -79,6 +80,7 @@ pub use engine::{
 };
 pub use error::{Error, ErrorCode, Failure, Result, Retry};
 pub use event::{Event, EventKind};
+pub use freeze::{Freeze, Scope};
 pub use id::{AddonId, AppId, OwnerId, ReleaseId, TurnId, Version, VersionError, WorkflowId};
 pub use log::{LogLine, LogQuery, LogSource, LogWriter, Logs};
 pub use manifest::{AddonWish, EnvWish, FormationWish, HealthCheck, Manifest};

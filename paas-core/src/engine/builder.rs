@@ -30,7 +30,7 @@ pub struct EngineBuilder {
     blobs: Arc<dyn Blobs>,
     logs: Arc<dyn Logs>,
     clock: Arc<dyn Clock>,
-    access: Arc<dyn Access>,
+    access: Option<Arc<dyn Access>>,
     sources: Vec<Arc<dyn Source>>,
     builders: Vec<Arc<dyn Builder>>,
     addons: Vec<Arc<dyn AddonProvider>>,
@@ -57,7 +57,7 @@ impl EngineBuilder {
             blobs: Arc::new(NoBlobs::new()),
             logs: Arc::new(MemoryLogs::new()),
             clock,
-            access: Arc::new(DenyAll::new()),
+            access: None,
             sources: Vec::new(),
             builders: Vec::new(),
             addons: Vec::new(),
@@ -97,9 +97,9 @@ impl EngineBuilder {
         self
     }
 
-    /// Who may do what, for the edges that ask; nobody anything by default.
+    /// Who may do what, for the edges that ask, and for whoever repairs; nobody anything by default.
     pub fn with_access(mut self, access: Arc<dyn Access>) -> Self {
-        self.access = access;
+        self.access = Some(access);
         self
     }
 
@@ -192,7 +192,8 @@ impl EngineBuilder {
             blobs: self.blobs,
             logs: self.logs,
             clock: self.clock,
-            access: self.access,
+            guarded: self.access.is_some(),
+            access: self.access.unwrap_or_else(|| Arc::new(DenyAll::new())),
             runtime: self.runtime,
             router: self.router,
             sources,

@@ -54,10 +54,10 @@ pub(crate) fn is_past_pivot(workflow: &Workflow, rules: &Rules) -> bool {
 /// What to do next.
 pub(crate) fn decide(workflow: &Workflow, rules: &Rules, now: DateTime<Utc>) -> Move {
     let past_pivot = is_past_pivot(workflow, rules);
-    let cancelled = workflow.cancel.is_some() && !past_pivot;
+    let stopped = (workflow.cancel.is_some() || workflow.failure.is_some()) && !past_pivot;
     let due = workflow.not_before.filter(|at| *at > now);
     match workflow.state {
-        WorkflowState::Running | WorkflowState::Rewinding if cancelled => Move::Turn(Transition::Fault),
+        WorkflowState::Running | WorkflowState::Rewinding if stopped => Move::Turn(Transition::Fault),
         WorkflowState::Running => due.map_or_else(|| forward(workflow, rules, past_pivot), Move::Wait),
         WorkflowState::Rewinding => due.map_or_else(
             || back(workflow, rules, rules.restart.unwrap_or(usize::MAX), Transition::Rewound),

@@ -240,8 +240,9 @@ impl Inner {
             let old = events.iter().take_while(|event| event.at < before).count();
             let Some(last) = events[..old].last() else { return Ok(()) };
             place = last.seq;
-            self.store.commit(Transaction::new().trim(place)).await?;
-            collected.events += old as u64;
+            let newest = self.store.commit(Transaction::new().trim(place)).await?;
+            // The newest one stays.
+            collected.events += old as u64 - u64::from(newest == place);
         }
     }
 

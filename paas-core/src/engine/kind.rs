@@ -281,12 +281,14 @@ pub struct WorkflowKind {
     pub pivot: Option<StepName>,
     /// After a wait, things begin again with this step; what it and later ones did is undone before the wait.
     pub restart: Option<StepName>,
+    /// It makes something new go live: a freeze refuses it.
+    pub makes_releases: bool,
 }
 
 impl WorkflowKind {
     /// A kind without steps.
     pub fn new(name: KindName, version: u32) -> Self {
-        Self { name, version, steps: Vec::new(), pivot: None, restart: None }
+        Self { name, version, steps: Vec::new(), pivot: None, restart: None, makes_releases: false }
     }
 
     /// With this step at the end.
@@ -307,6 +309,13 @@ impl WorkflowKind {
     #[must_use]
     pub fn restart(mut self, step: StepName) -> Self {
         self.restart = Some(step);
+        self
+    }
+
+    /// It makes something new go live: a freeze refuses it.
+    #[must_use]
+    pub fn making_releases(mut self) -> Self {
+        self.makes_releases = true;
         self
     }
 

@@ -164,9 +164,9 @@ pub(crate) fn ours(cell: &InnerCell) -> Vec<WorkflowKind> {
         .step(def("rewrap", Arc::new(steps::Rewrap(p.clone()))))
         .pivot(step_name("switch"));
     vec![
-        rollout(deploy),
-        rollout(rollback),
-        rollout(configure),
+        rollout(deploy).making_releases(),
+        rollout(rollback).making_releases(),
+        rollout(configure).making_releases(),
         rollout(scale),
         provision,
         rotate,

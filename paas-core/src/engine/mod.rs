@@ -8,6 +8,7 @@ mod builder;
 mod decide;
 mod dispatch;
 mod environment;
+mod freeze;
 mod garbage;
 mod handle;
 mod identity;
@@ -72,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) logs: Arc<dyn Logs>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Arc<dyn Access>,
+    /// Whether the embedder set an access up, which those who repair are asked for.
+    pub(crate) guarded: bool,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) router: Arc<dyn Router>,
     pub(crate) sources: BTreeMap<ProviderName, Arc<dyn Source>>,

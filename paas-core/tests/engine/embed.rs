@@ -34,12 +34,12 @@ impl Step for Approve {
     }
 }
 
-async fn gated(anchor: &str) -> Bench {
+pub(crate) async fn gated(anchor: &str) -> Bench {
     let def = StepDef::new(step("approve"), Arc::new(Approve));
     Bench::with(|builder| builder.with_step_after(kind("deploy"), step(anchor), def)).await
 }
 
-async fn parked(bench: &Bench, code: &str) -> paas_core::WorkflowHandle {
+pub(crate) async fn parked(bench: &Bench, code: &str) -> paas_core::WorkflowHandle {
     let handle =
         bench.engine.deploy(&hello(), DeployOrder::new(FakeSource::code(code)), &me()).await.unwrap();
     assert_eq!(handle.parked().await.unwrap().state, WorkflowState::Parked);

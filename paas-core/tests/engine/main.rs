@@ -7,6 +7,7 @@ mod cancel;
 mod crash;
 mod deploy;
 mod embed;
+mod freeze;
 mod garbage;
 mod keys;
 #[cfg(feature = "blobs-s3")]

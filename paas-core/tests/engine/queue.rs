@@ -8,7 +8,7 @@ use paas_core::{
 use crate::{Bench, WEB, hello, me};
 
 /// Waits until a step of a workflow has begun.
-async fn begun(handle: &WorkflowHandle, step: &str) {
+pub(crate) async fn begun(handle: &WorkflowHandle, step: &str) {
     loop {
         if handle.state().await.unwrap().step(step).unwrap().state == StepState::Started {
             return;

@@ -27,6 +27,7 @@ impl Engine {
             domains: Vec::new(),
             buildpacks: Vec::new(),
             maintenance: false,
+            frozen: None,
             destroying: false,
             key: inner.vault.new_app_key(id)?,
         };

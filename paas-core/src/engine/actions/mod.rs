@@ -3,6 +3,7 @@
 mod addon;
 mod app;
 mod key;
+mod freeze;
 mod orders;
 mod release;
 mod workflow;
@@ -16,7 +17,9 @@ use super::ledger::{Ledger, Stored, put_app};
 use super::submit::Order;
 use super::{Engine, Inner, WorkflowHandle};
 use crate::store::{Expect, Transaction, Write};
-use crate::{App, AppName, Error, ErrorCode, EventKind, Principal, Result, Subject, WorkflowId};
+use crate::{
+    Action, App, AppName, Error, ErrorCode, EventKind, Principal, Result, Scope, Subject, WorkflowId,
+};
 
 impl Engine {
     async fn change(
@@ -29,6 +32,16 @@ impl Engine {
             Ok((Vec::new(), events, order))
         });
         changed.await
+    }
+
+    /// Whether somebody may put this right: for operators, who are asked for here and not only at the edges.
+    async fn may_repair(&self, scope: &Scope, by: &Principal) -> Result<()> {
+        let Inner { guarded, access, .. } = &*self.inner;
+        match scope {
+            _ if !guarded => Ok(()),
+            Scope::App(app) => access.authorize(by, Action::Repair, app).await,
+            Scope::Platform => access.authorize_platform(by, Action::Repair).await,
+        }
     }
 
     /// Changes an app's row, with whatever goes with it, against others who change it at the same time.
@@ -52,7 +65,15 @@ impl Engine {
                 Ledger::note(&mut tx, &inner.ledger.event(Some(name), None, event))?;
             }
             let workflow = match order {
-                Some(order) => Some(inner.order(&mut tx, order).await?),
+                Some(order) => {
+                    if inner.makes_releases(&order.kind) {
+                        if let Some(freeze) = &app.frozen {
+                            return Err(freeze.refusal());
+                        }
+                        inner.unless_platform_is_frozen(&mut tx).await?;
+                    }
+                    Some(inner.order(&mut tx, order).await?)
+                }
                 None => None,
             };
             match inner.store.commit(tx).await {

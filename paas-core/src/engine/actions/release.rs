@@ -14,7 +14,7 @@ impl Engine {
     /// Deploys code: fetch, build, release, run, route.
     ///
     /// # Errors
-    /// `not_found` for the app.
+    /// `not_found` for the app; `frozen` during a freeze of it or of the platform.
     pub async fn deploy(&self, app: &AppName, order: DeployOrder, by: &Principal) -> Result<WorkflowHandle> {
         self.change(app, |_, stored| {
             let (source, description) = (order.source.clone(), order.description.clone());
@@ -30,7 +30,7 @@ impl Engine {
     /// Makes a release of an older one's artifact and config.
     ///
     /// # Errors
-    /// `not_found` for app or release; `invalid_params` for a release that never went live.
+    /// `not_found` for app or release; `invalid_params` for a release that never went live; `frozen`.
     pub async fn rollback(
         &self,
         app: &AppName,
@@ -74,7 +74,8 @@ impl Engine {
     /// Changes config vars: at once in the app's head, and by a new release where one is live.
     ///
     /// # Errors
-    /// `invalid_params` for names that belong to the platform or to an add-on; `limit_exceeded`.
+    /// `invalid_params` for names that belong to the platform or to an add-on; `limit_exceeded`; `frozen`: then the head
+    /// stays as it was, too.
     pub async fn configure(&self, app: &AppName, edit: ConfigEdit, by: &Principal) -> Result<WorkflowHandle> {
         let keys: Vec<ConfigKey> = edit.set.keys().cloned().chain(edit.unset.iter().cloned()).collect();
         if let Some(key) = keys.iter().find(|key| key.is_reserved()) {

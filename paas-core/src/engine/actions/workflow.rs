@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::engine::ledger::{Ledger, put_app, put_workflow};
+use super::handle;
+use crate::engine::ledger::{Ledger, put_workflow};
 use crate::engine::submit::{Order, end, has_begun};
 use crate::engine::turn::Turn;
 use crate::engine::{Engine, WorkflowHandle, decide};
@@ -16,7 +17,7 @@ impl Engine {
     /// Queues a workflow of a kind that the embedder registered.
     ///
     /// # Errors
-    /// `not_found` for the kind or the app.
+    /// `not_found` for the kind or the app; `conflict` while the app is destroyed; `frozen` for a kind that makes releases.
     pub async fn submit(
         &self,
         kind: &KindName,
@@ -25,13 +26,15 @@ impl Engine {
         by: &Principal,
     ) -> Result<WorkflowHandle> {
         let inner = &self.inner;
-        let mut tx = Transaction::new();
+        let order = || Order::new(kind.clone(), subject.clone(), input, by);
         if let Subject::App(app) = &subject {
-            let stored = inner.ledger.app(app).await?;
-            tx = tx.write(put_app(&stored.value, Expect::Rev(stored.rev))?);
+            return self.change(app, |_, _| Ok((Vec::new(), Some(order()?)))).await.and_then(handle);
         }
-        let order = Order::new(kind.clone(), subject, input, by)?;
-        let workflow = inner.order(&mut tx, order).await?;
+        let mut tx = Transaction::new();
+        if inner.makes_releases(kind) {
+            inner.unless_platform_is_frozen(&mut tx).await?;
+        }
+        let workflow = inner.order(&mut tx, order()?).await?;
         inner.store.commit(tx).await?;
         Ok(self.workflow(workflow))
     }

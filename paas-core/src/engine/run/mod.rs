@@ -17,14 +17,14 @@ use self::settle::{Act, Settle};
 use super::Inner;
 use super::decide::{Rules, StepRule, is_past_pivot};
 use super::kind::{StepAction, StepCall, StepOutput, WorkflowKind};
-use super::kinds::app_of;
+use super::kinds::{CONFIGURE, app_of};
 use super::ledger::{Stored, fence_of};
 use super::turn::holder_lease;
 use super::waist::pass;
 use crate::store::{Fence, Queued};
 use crate::{
-    Cancel, CancelReason, CancelRequest, Context, ErrorCode, IdempotencyKey, Redactor, Result, Workflow,
-    WorkflowState,
+    Cancel, CancelReason, CancelRequest, Context, ErrorCode, Failure, IdempotencyKey, Redactor, Result,
+    Workflow, WorkflowState,
 };
 
 /// How a workflow that runs here is reached from outside its task.
@@ -68,6 +68,10 @@ pub(crate) async fn run(inner: Arc<Inner>, stored: Stored<Workflow>, queued: Que
     let redactor = redactor(&inner, &workflow).await;
     let mut run = Run { inner, kind, rules, workflow, rev, fence, running, redactor };
     run.look_for_holder().await;
+    if let Err(error) = run.look_for_freeze().await {
+        // Its turn comes again when the lease has run out.
+        return tracing::warn!(parent: &span, error = %error, "can't look whether deploys are frozen");
+    }
     let beat = tokio::spawn(
         heartbeat(run.inner.clone(), fence, run.rev.clone(), run.running.clone()).in_current_span(),
     );
@@ -154,6 +158,21 @@ impl Run {
             }
             Err(error) => tracing::warn!(error = %error, "can't look whether the client is there"),
         }
+    }
+
+    /// What was asked for before a freeze and waited until now is refused. Only a roll-out of config goes on: its change was
+    /// acknowledged, or an add-on has new credentials.
+    async fn look_for_freeze(&mut self) -> Result<()> {
+        let waited = self.workflow.state == WorkflowState::Queued;
+        if let Some(app) = self.workflow.app()
+            && waited
+            && self.kind.makes_releases
+            && self.kind.name.as_str() != CONFIGURE
+            && let Some(freeze) = self.inner.freeze_of(app).await?
+        {
+            self.workflow.failure = Some(Failure::of(&freeze.refusal(), None, 0, self.inner.clock.now()));
+        }
+        Ok(())
     }
 
     /// Calls a step through the waist, and stops it when it must stop.
