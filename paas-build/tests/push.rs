@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use paas_build::{GitReceive, GitRepos};
 use paas_core::testkit::world::Fault;
-use paas_core::{AppName, Principal, WorkflowState};
+use paas_core::{AppName, Principal, Scope, WorkflowState};
 use world::{Platform, WorkTree, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,6 +58,35 @@ async fn a_failed_build_rejects_the_push_with_its_cause_and_leaves_the_branch_wh
     }
     assert_eq!(platform.branch("main").await, Some(good.clone()));
     assert_eq!(platform.live("hello").await, [good]);
+    platform.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_to_a_frozen_app_is_rejected_with_who_froze_it_and_why_and_goes_through_afterwards() {
+    let platform = Platform::start().await;
+    let tree = platform.work_tree("tree", "hello").await;
+    let good = tree.commit("say fine").await;
+    assert!(tree.push(&["main"]).await.0);
+    let scope = Scope::App("hello".parse().unwrap());
+    let ada = Principal::named("ada").unwrap();
+    platform.engine.freeze(&scope, "Black Friday", &ada).await.unwrap();
+    let next = tree.commit("say finer").await;
+    let (accepted, said) = tree.push(&["main"]).await;
+    assert!(!accepted);
+    for line in [
+        " !     Push rejected, deploys are frozen",
+        " !     ada froze hello on ",
+        " UTC: Black Friday; nothing goes live until somebody who may ends that by `unfreeze`",
+        "! [remote rejected] main -> main (pre-receive hook declined)",
+    ] {
+        assert!(said.contains(line), "no {line:?} in: {said}");
+    }
+    assert_eq!(platform.branch("main").await, Some(good.clone()));
+    assert_eq!(platform.live("hello").await, [good.clone()]);
+    platform.engine.unfreeze(&scope, &ada).await.unwrap();
+    let (accepted, said) = tree.push(&["main"]).await;
+    assert!(accepted, "{said}");
+    assert_eq!(platform.live("hello").await, [next, good]);
     platform.end().await;
 }
 

@@ -273,6 +273,9 @@ pub struct Failure {
     pub attempt: u32,
     /// When.
     pub at: DateTime<Utc>,
+    /// Whether trying again fails the same way, as far as whoever failed can tell.
+    #[serde(default)]
+    pub permanent: bool,
     /// The failing process's last lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
@@ -282,7 +285,8 @@ impl Failure {
     /// What to store of this error.
     pub fn of(error: &Error, step: Option<StepName>, attempt: u32, at: DateTime<Utc>) -> Self {
         let output = error.output().to_vec();
-        Self { code: error.code(), message: error.to_string(), step, attempt, at, output }
+        let permanent = error.retry() == Retry::Never;
+        Self { code: error.code(), message: error.to_string(), step, attempt, at, permanent, output }
     }
 }
 

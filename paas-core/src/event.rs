@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddonService, AppName, ConfigKey, Failure, KindName, Principal, ProcessType, StepName, Version,
-    WorkflowId, WorkflowState,
+    AddonService, AppName, ConfigKey, Failure, KindName, Leftover, Missing, Principal, ProcessType, StepName,
+    Version, WorkflowId, WorkflowState,
 };
 
 /// Something that happened.
@@ -117,6 +117,31 @@ pub enum EventKind {
         by: Principal,
         /// Why, in words.
         why: String,
+    },
+    /// A step that can only go forward, or only back, fails in a way that won't pass: from now on it is tried ever more
+    /// rarely, until somebody retries or abandons its workflow.
+    Stuck {
+        /// Why, and which step.
+        failure: Failure,
+        /// What of it is missing.
+        missing: Missing,
+    },
+    /// Somebody wants a step tried again at once.
+    RetryRequested {
+        /// Who.
+        by: Principal,
+    },
+    /// Somebody gives a workflow up.
+    AbandonRequested {
+        /// Who.
+        by: Principal,
+        /// Why, in words.
+        why: String,
+    },
+    /// A workflow that was given up leaves a step as it is.
+    StepLeft {
+        /// Which, and why.
+        left: Leftover,
     },
     /// No release is made from now on, of this app or of any.
     Frozen {
@@ -244,6 +269,17 @@ impl fmt::Display for EventKind {
             Self::Parked { step, why } => write!(f, "{step} waits for {why}"),
             Self::Signalled { step, by } => write!(f, "{by} answered {step}"),
             Self::CancelRequested { by, why } => write!(f, "{by} wants it to stop: {why}"),
+            Self::Stuck { failure, missing } => {
+                let step = failure.step.as_ref().map_or("it", StepName::as_str);
+                let what = match missing {
+                    Missing::Doing => "done",
+                    Missing::Undoing => "undone",
+                };
+                write!(f, "{step} can't be {what}: {}; retry or abandon it", failure.message)
+            }
+            Self::RetryRequested { by } => write!(f, "{by} wants it tried again at once"),
+            Self::AbandonRequested { by, why } => write!(f, "{by} gives it up: {why}"),
+            Self::StepLeft { left } => write!(f, "{left}"),
             Self::Frozen { by, why } => write!(f, "{by} froze deploys: {why}"),
             Self::Unfrozen { by } => write!(f, "{by} ended the freeze of deploys"),
             Self::ReleaseCreated { version, description } => write!(f, "{version} is made: {description}"),

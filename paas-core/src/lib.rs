@@ -100,6 +100,6 @@ pub use store::Store;
 pub use token::Tokens;
 pub use vault::Vault;
 pub use workflow::{
-    CancelRequest, Ending, IllegalTransition, StepRecord, StepState, Subject, Transition, Workflow,
-    WorkflowState,
+    Abandonment, CancelRequest, Ending, IllegalTransition, Leftover, Missing, StepRecord, StepState, Subject,
+    Transition, Workflow, WorkflowState,
 };

@@ -47,6 +47,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// - `fence`: refused unless that workflow is `Active`, its owner and fence number are these. That the lease has
     ///   run out does not matter, as long as nobody else claimed.
     /// - `lease`: refused unless that named lease is held, and by this owner.
+    /// - Deleting what is expected to be absent changes nothing, and holds against whoever writes that row with an event.
     /// - A workflow's first write must have its standing; a later one without keeps it. No other table has standings.
     /// - A workflow's first write gives it its place; place, owner, fence and lease are the store's and are kept by writes,
     ///   except that a write with a state other than `Active`, or one that `yields`, takes owner and lease away.

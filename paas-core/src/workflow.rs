@@ -35,13 +35,13 @@ impl fmt::Display for Subject {
 
 /// How a workflow stands.
 ///
-/// | from \ event | claimed | fault | yield | rewound | signal | succeeded | undone | dropped |
-/// |---|---|---|---|---|---|---|---|---|
-/// | queued | running | | | | | | | its outcome |
-/// | running | running | undoing | rewinding | | | succeeded | | |
-/// | undoing | undoing | undoing | | | | | its outcome | |
-/// | rewinding | rewinding | undoing | | parked | | | | |
-/// | parked | | | | | queued | | | its outcome |
+/// | from \ event | claimed | fault | yield | rewound | signal | succeeded | undone | dropped | given up |
+/// |---|---|---|---|---|---|---|---|---|---|
+/// | queued | running | | | | | | | its outcome | abandoned |
+/// | running | running | undoing | rewinding | parked | | succeeded | | | abandoned |
+/// | undoing | undoing | undoing | | | | | its outcome | | abandoned |
+/// | rewinding | rewinding | undoing | | parked | | | | | abandoned |
+/// | parked | | | | | queued | | | its outcome | abandoned |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -64,6 +64,8 @@ pub enum WorkflowState {
     Cancelled,
     /// A newer one took its place before it began.
     Superseded,
+    /// It could not go on, and somebody gave it up; [`Workflow::abandoned`] names what is left.
+    Abandoned,
 }
 
 /// What can happen to a workflow's state.
@@ -86,6 +88,8 @@ pub enum Transition {
     Undone(Ending),
     /// It ends without having begun.
     Dropped(Ending),
+    /// Somebody gave it up, and all that can still be done is done.
+    GivenUp,
 }
 
 /// How a workflow ends that did not succeed.
@@ -123,7 +127,9 @@ impl WorkflowState {
             (S::Queued | S::Running, T::Claimed) => Ok(S::Running),
             (S::Undoing, T::Claimed | T::Fault) | (S::Running | S::Rewinding, T::Fault) => Ok(S::Undoing),
             (S::Rewinding, T::Claimed) | (S::Running, T::Yield) => Ok(S::Rewinding),
-            (S::Rewinding, T::Rewound) => Ok(S::Parked),
+            // Past the pivot nothing is taken back for a wait.
+            (S::Running | S::Rewinding, T::Rewound) => Ok(S::Parked),
+            (S::Queued | S::Running | S::Undoing | S::Rewinding | S::Parked, T::GivenUp) => Ok(S::Abandoned),
             (S::Parked, T::Signal) => Ok(S::Queued),
             (S::Running, T::Succeeded) => Ok(S::Succeeded),
             (S::Undoing, T::Undone(ending)) | (S::Queued | S::Parked, T::Dropped(ending)) => {
@@ -142,7 +148,8 @@ impl WorkflowState {
                 | S::Succeeded
                 | S::Failed
                 | S::Cancelled
-                | S::Superseded,
+                | S::Superseded
+                | S::Abandoned,
                 T::Claimed
                 | T::Fault
                 | T::Yield
@@ -150,14 +157,15 @@ impl WorkflowState {
                 | T::Signal
                 | T::Succeeded
                 | T::Undone(_)
-                | T::Dropped(_),
+                | T::Dropped(_)
+                | T::GivenUp,
             ) => Err(IllegalTransition { from: self, by }),
         }
     }
 
     /// Whether nothing more happens.
     pub fn is_ended(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Superseded)
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Superseded | Self::Abandoned)
     }
 }
 
@@ -173,6 +181,7 @@ impl fmt::Display for WorkflowState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Superseded => "superseded",
+            Self::Abandoned => "abandoned",
         })
     }
 }
@@ -205,6 +214,9 @@ pub struct Workflow {
     /// Somebody wants it to stop.
     #[serde(default)]
     pub cancel: Option<CancelRequest>,
+    /// Somebody gave it up.
+    #[serde(default)]
+    pub abandoned: Option<Abandonment>,
     /// How often an engine took it without finishing a step since.
     #[serde(default)]
     pub takeovers: u32,
@@ -229,6 +241,56 @@ pub struct CancelRequest {
     pub at: DateTime<Utc>,
     /// Why, in words.
     pub why: String,
+}
+
+/// Somebody gave a workflow up that can't go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Abandonment {
+    /// Who.
+    pub by: Principal,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Why, in words.
+    pub why: String,
+    /// What could not be undone, or was not done any more. Complete once the workflow has ended.
+    #[serde(default)]
+    pub left: Vec<Leftover>,
+}
+
+/// A step that a workflow that was given up has left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Leftover {
+    /// The step.
+    pub step: StepName,
+    /// What of it is missing.
+    pub missing: Missing,
+    /// Why it could not be done or undone; `None` where that was not tried.
+    pub failure: Option<Failure>,
+}
+
+/// What is missing of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Missing {
+    /// It, or the rest of it: users have the new state already, and this remained to be done.
+    Doing,
+    /// Its undo: what it made may still be there.
+    Undoing,
+}
+
+/// `provision is not undone: there is no add-on service redis here`
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = match self.missing {
+            Missing::Doing => "done",
+            Missing::Undoing => "undone",
+        };
+        write!(f, "{} is not {missing}", self.step)?;
+        self.failure.as_ref().map_or(Ok(()), |failure| write!(f, ": {failure}"))
+    }
 }
 
 /// One step of a workflow as it is stored.
@@ -257,6 +319,9 @@ pub struct StepRecord {
     /// What it gave that nobody may see.
     #[serde(default)]
     pub(crate) sealed: Option<BTreeMap<ConfigKey, Sealed>>,
+    /// Whether it can be undone; it is remembered for engines that don't have the step.
+    #[serde(default)]
+    pub(crate) undo: bool,
     /// What it was told while parked.
     #[serde(default)]
     pub signal: Option<Value>,
@@ -266,9 +331,10 @@ pub struct StepRecord {
 }
 
 impl StepRecord {
-    pub(crate) fn new(name: StepName) -> Self {
+    pub(crate) fn new(name: StepName, undo: bool) -> Self {
         Self {
             name,
+            undo,
             state: StepState::Pending,
             attempt: 0,
             undo_attempt: 0,
@@ -305,6 +371,8 @@ pub enum StepState {
     Undoing,
     /// It is undone, or there was nothing to undo.
     Undone,
+    /// It is left as it is, since its workflow was given up.
+    Left,
 }
 
 impl Workflow {

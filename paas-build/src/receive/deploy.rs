@@ -107,6 +107,10 @@ impl Inner {
         voice: &mut Voice,
     ) -> Result<paas_core::Turn, Refusal> {
         let (app, engine) = (&session.app, &self.engine);
+        // Said before anything is archived; the deploy's own transaction looks again.
+        if let Some(freeze) = engine.frozen(app).await? {
+            return Err(freeze.refusal().into());
+        }
         let prepared = async {
             tokio::try_join!(
                 self.revision(session, branch, update, order),

@@ -56,6 +56,7 @@ impl Voice {
                 "Push rejected, no language could be detected for this app".to_owned()
             }
             (ErrorCode::Cancelled, _) => "Push cancelled".to_owned(),
+            (ErrorCode::Frozen, _) => "Push rejected, deploys are frozen".to_owned(),
             (_, Some("build")) => format!("Push rejected, failed to compile{language} app"),
             (_, Some("release_phase")) => "Push rejected, the release phase failed".to_owned(),
             (_, Some("start" | "await_healthy")) => "Push rejected, the new release doesn't run".to_owned(),

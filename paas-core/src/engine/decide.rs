@@ -35,6 +35,8 @@ pub(crate) enum Move {
     Undo(usize),
     /// The state changes.
     Turn(Transition),
+    /// It was given up, and users see the new state: what remains is left as it is.
+    Leave,
     /// It was taken over too often without progress: it fails.
     GiveUp,
     /// This binary doesn't have this step, which must not be skipped.
@@ -54,26 +56,32 @@ pub(crate) fn is_past_pivot(workflow: &Workflow, rules: &Rules) -> bool {
 /// What to do next.
 pub(crate) fn decide(workflow: &Workflow, rules: &Rules, now: DateTime<Utc>) -> Move {
     let past_pivot = is_past_pivot(workflow, rules);
-    let stopped = (workflow.cancel.is_some() || workflow.failure.is_some()) && !past_pivot;
+    let given_up = workflow.abandoned.is_some();
+    let stopped = (workflow.cancel.is_some() || workflow.failure.is_some() || given_up) && !past_pivot;
     let due = workflow.not_before.filter(|at| *at > now);
     match workflow.state {
         WorkflowState::Running | WorkflowState::Rewinding if stopped => Move::Turn(Transition::Fault),
+        WorkflowState::Running if given_up => Move::Leave,
         WorkflowState::Running => due.map_or_else(|| forward(workflow, rules, past_pivot), Move::Wait),
         WorkflowState::Rewinding => due.map_or_else(
             || back(workflow, rules, rules.restart.unwrap_or(usize::MAX), Transition::Rewound),
             Move::Wait,
         ),
         WorkflowState::Undoing => {
-            let stopped = workflow.cancel.is_some() && workflow.failure.is_none();
-            let ending = if stopped { Ending::Cancelled } else { Ending::Failed };
-            due.map_or_else(|| back(workflow, rules, 0, Transition::Undone(ending)), Move::Wait)
+            let end = match (&workflow.failure, &workflow.cancel) {
+                _ if given_up => Transition::GivenUp,
+                (None, Some(_)) => Transition::Undone(Ending::Cancelled),
+                _ => Transition::Undone(Ending::Failed),
+            };
+            due.map_or_else(|| back(workflow, rules, 0, end), Move::Wait)
         }
         WorkflowState::Queued
         | WorkflowState::Parked
         | WorkflowState::Succeeded
         | WorkflowState::Failed
         | WorkflowState::Cancelled
-        | WorkflowState::Superseded => Move::Rest,
+        | WorkflowState::Superseded
+        | WorkflowState::Abandoned => Move::Rest,
     }
 }
 
@@ -89,6 +97,8 @@ fn forward(workflow: &Workflow, rules: &Rules, past_pivot: bool) -> Move {
     match step.state {
         _ if !rules.steps.get(index).is_some_and(|rule| rule.known) => Move::Unknown(index),
         StepState::Failed => Move::Turn(Transition::Fault),
+        // What users see already isn't taken back for a wait.
+        StepState::Waiting if step.signal.is_none() && past_pivot => Move::Turn(Transition::Rewound),
         StepState::Waiting if step.signal.is_none() => Move::Turn(Transition::Yield),
         StepState::Pending
         | StepState::Started
@@ -97,7 +107,8 @@ fn forward(workflow: &Workflow, rules: &Rules, past_pivot: bool) -> Move {
         | StepState::Done
         | StepState::Skipped
         | StepState::Undoing
-        | StepState::Undone => Move::Run(index),
+        | StepState::Undone
+        | StepState::Left => Move::Run(index),
     }
 }
 

@@ -33,13 +33,11 @@ impl Inner {
     /// Refuses what the platform's freeze refuses, also one that comes before this transaction does: it must find no
     /// freeze, and changes nothing about that. Apps' own freezes stand in their rows, which it writes anyway.
     pub(crate) async fn unless_platform_is_frozen(&self, tx: &mut Transaction) -> Result<()> {
-        match self.platform_freeze().await? {
-            Some((_, freeze)) => Err(freeze.refusal()),
-            None => {
-                tx.writes.push(Write::delete(Table::Platform, PLATFORM, Expect::Absent));
-                Ok(())
-            }
+        if let Some((_, freeze)) = self.platform_freeze().await? {
+            return Err(freeze.refusal());
         }
+        tx.writes.push(Write::delete(Table::Platform, PLATFORM, Expect::Absent));
+        Ok(())
     }
 }
 

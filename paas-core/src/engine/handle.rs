@@ -44,7 +44,7 @@ impl WorkflowHandle {
         let inner = self.inner.clone();
         let workflow =
             self.until(|workflow| workflow.state.is_ended() || pivot_is_done(&inner, workflow)).await?;
-        verdict(workflow)
+        if pivot_is_done(&inner, &workflow) { Ok(workflow) } else { verdict(workflow) }
     }
 
     /// Waits until it has ended well.
@@ -104,6 +104,13 @@ fn verdict(workflow: Workflow) -> Result<Workflow> {
                 .cancel
                 .map_or_else(String::new, |cancel| format!(" by {}: {}", cancel.by, cancel.why));
             Err(Error::new(ErrorCode::Cancelled, format!("cancelled{why}")))
+        }
+        WorkflowState::Abandoned => {
+            let (why, left) = workflow.abandoned.map_or_else(Default::default, |abandoned| {
+                let left: Vec<_> = abandoned.left.iter().map(|left| format!("; {left}")).collect();
+                (format!(" by {}: {}", abandoned.by, abandoned.why), left.concat())
+            });
+            Err(Error::new(ErrorCode::Abandoned, format!("given up{why}{left}")))
         }
         WorkflowState::Superseded => {
             Err(Error::new(ErrorCode::Conflict, "superseded: a newer deploy took its place before it began"))

@@ -147,6 +147,8 @@ pub enum Moment<'a> {
     Done(&'a StepOutput),
     /// In the transaction that says that the step is undone.
     Undone,
+    /// In the transaction that ends a workflow that was given up after its pivot, without this step.
+    Left,
 }
 
 /// Rows and events that go into a step's own transaction.

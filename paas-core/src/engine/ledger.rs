@@ -230,7 +230,8 @@ pub(crate) fn put_workflow(workflow: &Workflow, expect: Expect) -> Result<Write>
         WorkflowState::Succeeded
         | WorkflowState::Failed
         | WorkflowState::Cancelled
-        | WorkflowState::Superseded => QueueState::Ended,
+        | WorkflowState::Superseded
+        | WorkflowState::Abandoned => QueueState::Ended,
     };
     let subject = workflow.subject.to_string();
     let mut entry = QueueEntry::queued(subject.clone(), workflow.kind.clone(), workflow.kind_version);

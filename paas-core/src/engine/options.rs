@@ -34,6 +34,8 @@ pub struct EngineOptions {
     pub poll: Duration,
     /// The longest pause between two attempts.
     pub max_backoff: Duration,
+    /// The longest pause where an attempt failed so often and so finally that only a person can help.
+    pub max_stuck_backoff: Duration,
     /// How often engines may die in the middle of one step before the workflow is undone.
     pub max_takeovers: u32,
     /// How often a transaction is tried against others who change the same rows.
@@ -72,6 +74,7 @@ impl Default for EngineOptions {
             concurrency: 32,
             poll: Duration::from_secs(1),
             max_backoff: Duration::from_secs(30),
+            max_stuck_backoff: Duration::from_secs(10 * 60),
             max_takeovers: 5,
             max_conflicts: 100,
             stop_grace: Duration::from_secs(45),

@@ -69,9 +69,14 @@ impl Inner {
             input: order.input,
             by: order.by.clone(),
             created_at: self.clock.now(),
-            steps: kind.steps.iter().map(|def| StepRecord::new(def.name.clone())).collect(),
+            steps: kind
+                .steps
+                .iter()
+                .map(|def| StepRecord::new(def.name.clone(), def.step.has_undo()))
+                .collect(),
             failure: None,
             cancel: None,
+            abandoned: None,
             takeovers: 0,
             not_before: None,
             turn: order.turn,

@@ -12,16 +12,16 @@ use paas_core::{
 
 use crate::{Bench, WEB, hello, me};
 
-fn kind(name: &str) -> KindName {
+pub(crate) fn kind(name: &str) -> KindName {
     name.parse().unwrap()
 }
 
-fn step(name: &str) -> StepName {
+pub(crate) fn step(name: &str) -> StepName {
     name.parse().unwrap()
 }
 
 #[derive(Debug)]
-struct Approve;
+pub(crate) struct Approve;
 
 #[async_trait]
 impl Step for Approve {
@@ -100,7 +100,7 @@ async fn every_step_passes_the_layers_and_a_layer_s_refusal_is_a_failure() {
 }
 
 #[derive(Debug)]
-struct Count(Arc<AtomicU32>, bool);
+pub(crate) struct Count(pub(crate) Arc<AtomicU32>, pub(crate) bool);
 
 #[async_trait]
 impl Step for Count {
@@ -109,7 +109,7 @@ impl Step for Count {
         if self.1 {
             return Err(paas_core::Error::new(ErrorCode::Internal, "the second step fails"));
         }
-        StepOutput::with(&call.input::<String>()?)
+        StepOutput::with(&call.workflow.input)
     }
 
     fn has_undo(&self) -> bool {

@@ -215,6 +215,32 @@ async fn no_deploy_slips_in_behind_a_freeze() {
     }
 }
 
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_deploy_slips_in_behind_a_freeze_on_disk() {
+    let platform = TestPlatform::new().unwrap();
+    let open = |name: &str| paas_core::store::SqliteStore::open(platform.dir().join(name), platform.clock());
+    race(Arc::new(open("one.db").unwrap()), &platform, |_| Scope::Platform).await;
+    race(Arc::new(open("two.db").unwrap()), &platform, |app| Scope::App(app.clone())).await;
+}
+
+#[cfg(feature = "store-postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_deploy_slips_in_behind_a_freeze_in_postgresql() {
+    use paas_core::testkit::postgres::{ClockedStore, PostgresServer};
+
+    let Some(server) = PostgresServer::shared().await else { return };
+    let platform = TestPlatform::new().unwrap();
+    for _ in 0..3 {
+        let schema = server.new_schema();
+        let store = ClockedStore::connect(&server, &schema, platform.clock()).await.unwrap();
+        race(Arc::new(store), &platform, |_| Scope::Platform).await;
+    }
+    let schema = server.new_schema();
+    let store = ClockedStore::connect(&server, &schema, platform.clock()).await.unwrap();
+    race(Arc::new(store), &platform, |app| Scope::App(app.clone())).await;
+}
+
 #[derive(Debug)]
 struct OnlyAdaRepairs;
 

@@ -16,6 +16,7 @@ mod objects;
 mod postgres;
 mod queue;
 mod reads;
+mod repair;
 mod secrets;
 mod twice;
 

@@ -76,7 +76,12 @@ impl Engine {
     pub async fn destroy_app(&self, app: &AppName, by: &Principal) -> Result<WorkflowHandle> {
         for (queued, standing) in self.inner.ledger.open_workflows(&Subject::App(app.clone())).await? {
             if standing.entry.state != QueueState::Active && queued.value.kind.as_str() != DESTROY {
-                self.cancel(queued.value.id, "the app is being destroyed", by).await?;
+                let (id, why) = (queued.value.id, "the app is being destroyed");
+                match self.cancel(id, why, by).await {
+                    // It waits with what users see already, and has nothing to wait for any more.
+                    Err(error) if error.code() == ErrorCode::PastPivot => self.give_up(id, why, by).await?,
+                    cancelled => cancelled?,
+                }
             }
         }
         self.change(app, |_, app| {

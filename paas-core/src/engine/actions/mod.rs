@@ -6,6 +6,7 @@ mod key;
 mod freeze;
 mod orders;
 mod release;
+mod repair;
 mod workflow;
 
 use serde::Serialize;

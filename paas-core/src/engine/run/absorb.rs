@@ -6,14 +6,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Run;
-use super::settle::Settle;
+use super::settle::{Settle, leave};
 use crate::engine::decide::is_past_pivot;
 use crate::engine::kind::{Flow, StepOutput};
 use crate::vault::{Sealed, Vault};
 use crate::{
-    ConfigKey, Error, ErrorCode, EventKind, Failure, Result, Retry, StepState, Transition, Workflow,
-    WorkflowState,
+    ConfigKey, Error, ErrorCode, EventKind, Failure, Missing, Result, Retry, StepName, StepState, Transition,
+    Workflow, WorkflowState,
 };
+
+/// What fails for good more often than this, and can't be given up, waits for a person.
+const STUCK_AFTER: u32 = 5;
+
 impl Run {
     /// Puts what happened into the workflow.
     pub(super) fn absorb(
@@ -66,14 +70,7 @@ impl Run {
                 step.state = StepState::Undone;
                 events.push(EventKind::StepUndone { step: step.name.clone() });
             }
-            Settle::Undid(index, Err(error)) => {
-                let step = &mut next.steps[*index];
-                let failure = Failure::of(error, Some(step.name.clone()), step.undo_attempt, now);
-                let at = now + backoff(step.undo_attempt, error.retry(), self.inner.options.max_backoff);
-                step.failure = Some(failure.clone());
-                next.not_before = Some(at);
-                events.push(EventKind::StepFailed { failure, retry_at: Some(at) });
-            }
+            Settle::Undid(index, Err(error)) => self.fail_to_undo(next, *index, error, events),
             Settle::Stopped => {
                 // Given back in order: going on is no takeover.
                 for step in &mut next.steps {
@@ -96,21 +93,23 @@ impl Run {
         begun: bool,
     ) {
         let now = self.inner.clock.now();
-        let past_pivot = begun && is_past_pivot(next, &self.rules);
-        let retries = self.kind.get(&next.steps[index].name).map_or(0, |def| def.retries);
+        let past_pivot = is_past_pivot(next, &self.rules);
+        let retries = self.retries(&next.steps[index].name);
         let step = &mut next.steps[index];
         if !begun {
             step.attempt += 1;
         }
         let failure = Failure::of(error, Some(step.name.clone()), step.attempt, now);
-        let cancelled = error.code() == ErrorCode::Cancelled && self.running.user.is_cancelled();
+        let cancelled =
+            error.code() == ErrorCode::Cancelled && self.running.user.is_cancelled() && !past_pivot;
         let again = past_pivot || (error.retry() != Retry::Never && step.attempt <= retries);
         step.failure = Some(failure.clone());
         if again && !cancelled {
-            let at = now + backoff(step.attempt, error.retry(), self.inner.options.max_backoff);
+            // Once begun it stays so, also where its next intent is refused.
+            let begun = begun || matches!(step.state, StepState::Started | StepState::Retrying);
             step.state = if begun { StepState::Retrying } else { StepState::Pending };
-            next.not_before = Some(at);
-            events.push(EventKind::StepFailed { failure, retry_at: Some(at) });
+            let attempt = step.attempt;
+            self.again(next, failure, error, (attempt, Missing::Doing), events);
         } else {
             if begun {
                 step.state = StepState::Failed;
@@ -123,6 +122,52 @@ impl Run {
                 self.turn(next, Transition::Fault, events);
             }
         }
+    }
+
+    /// Puts a failed undo into the workflow: tried again, or left where the workflow was given up.
+    fn fail_to_undo(&self, next: &mut Workflow, index: usize, error: &Error, events: &mut Vec<EventKind>) {
+        let given_up = next.abandoned.is_some();
+        let step = &mut next.steps[index];
+        let attempt = step.undo_attempt;
+        let failure = Failure::of(error, Some(step.name.clone()), attempt, self.inner.clock.now());
+        step.failure = Some(failure.clone());
+        if given_up && (error.retry() == Retry::Never || attempt > self.retries(&step.name)) {
+            leave(next, index, Missing::Undoing, events);
+        } else {
+            self.again(next, failure, error, (attempt, Missing::Undoing), events);
+        }
+    }
+
+    /// What failed is tried again later: ever more rarely where only a person can help, who is told.
+    fn again(
+        &self,
+        next: &mut Workflow,
+        failure: Failure,
+        error: &Error,
+        (attempt, missing): (u32, Missing),
+        events: &mut Vec<EventKind>,
+    ) {
+        let options = &self.inner.options;
+        let stuck = failure.is_stuck();
+        let most = if stuck { options.max_stuck_backoff } else { options.max_backoff };
+        let at = self.inner.clock.now() + backoff(attempt, error.retry(), most);
+        next.not_before = Some(at);
+        events.push(EventKind::StepFailed { failure: failure.clone(), retry_at: Some(at) });
+        if stuck && attempt == STUCK_AFTER + 1 {
+            tracing::error!(error.code = %error.code(), error = %error, "a workflow can't go on; retry or abandon it");
+            events.push(EventKind::Stuck { failure, missing });
+        }
+    }
+
+    fn retries(&self, step: &StepName) -> u32 {
+        self.kind.get(step).map_or(0, |def| def.retries)
+    }
+}
+
+impl Failure {
+    /// Whether it came so often, and so finally, that only a person can help.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.permanent && self.attempt > STUCK_AFTER
     }
 }
 

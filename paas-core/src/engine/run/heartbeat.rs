@@ -38,8 +38,8 @@ pub(super) async fn heartbeat(inner: Arc<Inner>, fence: Fence, rev: Arc<AtomicU6
 
 async fn look_for_cancel(inner: &Inner, fence: Fence, running: &Running) {
     match inner.ledger.find_workflow(fence.workflow).await {
-        Ok(Some((stored, _))) if stored.value.cancel.is_some() => running.user.cancel(CancelReason::User),
-        Ok(_) => {}
+        Ok(Some((stored, _))) => running.heed(&stored.value),
+        Ok(None) => {}
         Err(error) => tracing::warn!(error = %error, "can't look whether the workflow was cancelled"),
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tracing::Instrument;
 
 use self::heartbeat::heartbeat;
+pub(crate) use self::settle::leave;
 use self::settle::{Act, Settle};
 use super::Inner;
 use super::decide::{Rules, StepRule, is_past_pivot};
@@ -34,6 +35,20 @@ pub(crate) struct Running {
     pub(crate) stop: Cancel,
     /// A person wants it to end.
     pub(crate) user: Cancel,
+    /// A person gave it up: also what is undone, or comes after the pivot, ends.
+    pub(crate) given_up: Cancel,
+}
+
+impl Running {
+    /// Stops what a person wants stopped.
+    pub(crate) fn heed(&self, wishes: &Workflow) {
+        if wishes.abandoned.is_some() {
+            self.given_up.cancel(CancelReason::User);
+        }
+        if wishes.abandoned.is_some() || wishes.cancel.is_some() {
+            self.user.cancel(CancelReason::User);
+        }
+    }
 }
 
 struct Run {
@@ -98,7 +113,7 @@ pub(crate) fn rules(workflow: &Workflow, kind: &WorkflowKind, max_takeovers: u32
     };
     let rule = |step: &crate::StepRecord| {
         let def = kind.get(&step.name);
-        StepRule { known: def.is_some(), undo: def.is_some_and(|def| def.step.has_undo()) }
+        StepRule { known: def.is_some(), undo: def.map_or(step.undo, |def| def.step.has_undo()) }
     };
     Rules {
         steps: workflow.steps.iter().map(rule).collect(),
@@ -180,10 +195,13 @@ impl Run {
         let cancel = Cancel::new();
         let call = self.step_call(&self.workflow, index, action, cancel.clone());
         let timeout = self.kind.get(&call.step).map_or(Duration::MAX, |def| def.timeout);
-        // After the pivot, and on the way back, a person's cancel comes too late.
+        // After the pivot, and on the way back, a person's cancel comes too late. What was given up before still gets its
+        // chance to be undone.
         let mut user = Cancel::new();
         if action == StepAction::Run && !is_past_pivot(&self.workflow, &self.rules) {
             user = self.running.user.clone();
+        } else if !self.running.given_up.is_cancelled() {
+            user = self.running.given_up.clone();
         }
         let span = tracing::info_span!("step", step.name = %call.step, step.attempt = call.ctx.attempt);
         let mut work = Box::pin(pass(&self.inner.waist, call).instrument(span));

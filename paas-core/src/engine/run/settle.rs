@@ -9,8 +9,8 @@ use crate::engine::kind::{Changes, Flow, Moment, StepAction, StepCall, StepOutpu
 use crate::engine::ledger::{Ledger, encode, put_workflow};
 use crate::store::{Expect, Transaction};
 use crate::{
-    Cancel, CancelReason, Error, ErrorCode, EventKind, Failure, Result, Retry, StepState, Transition,
-    Workflow,
+    Cancel, CancelReason, Error, ErrorCode, EventKind, Failure, Leftover, Missing, Result, Retry, StepState,
+    Transition, Workflow, WorkflowState,
 };
 /// What just happened, to be written down.
 pub(super) enum Settle {
@@ -41,13 +41,14 @@ impl Run {
             let settled = next.clone();
             let stopping = self.running.stop.is_cancelled();
             let act = if stopping { Act::Leave } else { self.advance(&mut next, &mut events) };
-            let changes = match self.changes(&settled, &next, &settle, act).await {
+            let mut changes = match self.changes(&settled, &next, &settle, act).await {
                 Ok(changes) => changes,
                 Err(refused) => {
                     settle = refused;
                     continue;
                 }
             };
+            extend(&mut changes, self.parting(&settled, &next).await?);
             let mut write = put_workflow(&next, Expect::Rev(self.rev.load(Ordering::Acquire)))?;
             if stopping && !next.state.is_ended() {
                 write = write.yielding();
@@ -83,7 +84,7 @@ impl Run {
         Err(Error::new(ErrorCode::Conflict, what))
     }
 
-    /// Takes over what others may change, which is only a cancel; true if `next` is written after all.
+    /// Takes over what others may change, which is only that they want it to end; true if `next` is written after all.
     async fn reload(&mut self, next: &Workflow) -> Result<bool> {
         let (fresh, queued) = match self.inner.ledger.workflow(self.workflow.id).await {
             Ok(found) => found,
@@ -97,10 +98,9 @@ impl Run {
         if fresh.rev == known + 1 && encode(&fresh.value)? == encode(next)? {
             return Ok(true);
         }
-        if fresh.value.cancel.is_some() {
-            self.running.user.cancel(CancelReason::User);
-        }
+        self.running.heed(&fresh.value);
         self.workflow.cancel = self.workflow.cancel.take().or(fresh.value.cancel);
+        self.workflow.abandoned = self.workflow.abandoned.take().or(fresh.value.abandoned);
         Ok(false)
     }
 
@@ -144,19 +144,21 @@ impl Run {
                     let what =
                         format!("this engine has no step {}; it was not skipped", next.steps[index].name);
                     let error = Error::new(ErrorCode::Unsupported, what);
-                    self.fail(next, index, &error, events, true);
+                    self.fail(next, index, &error, events, false);
                     if next.not_before.is_some() {
                         return Act::Leave;
                     }
                 }
                 Move::Turn(transition) => self.turn(next, transition, events),
+                Move::Leave => self.leave(next, events),
                 Move::Wait(_) | Move::Rest => return Act::Leave,
             }
         }
     }
 
     pub(super) fn turn(&self, next: &mut Workflow, transition: Transition, events: &mut Vec<EventKind>) {
-        let Ok(state) = next.state.apply(transition) else {
+        let was = next.state;
+        let Ok(state) = was.apply(transition) else {
             // `decide` gives only legal ones; a test walks all of them.
             unreachable!("{} can't be {transition:?}", next.state)
         };
@@ -165,10 +167,10 @@ impl Run {
             Transition::Fault => next.not_before = None,
             Transition::Rewound => {
                 // What is done again is done anew; the step that waits keeps its place.
-                for step in next.steps.iter_mut().skip(self.rules.restart.unwrap_or(usize::MAX)) {
+                let rewound = if was == WorkflowState::Rewinding { self.rules.restart } else { None };
+                for step in next.steps.iter_mut().skip(rewound.unwrap_or(usize::MAX)) {
                     if step.state != StepState::Waiting {
-                        let name = step.name.clone();
-                        *step = crate::StepRecord::new(name);
+                        *step = crate::StepRecord::new(step.name.clone(), step.undo);
                     }
                 }
                 if let Some(step) = next.steps.iter().find(|step| step.state == StepState::Waiting) {
@@ -179,9 +181,37 @@ impl Run {
             _ => {}
         }
         if state.is_ended() {
+            next.not_before = None;
             next.ended_at = Some(self.inner.clock.now());
             events.push(EventKind::Ended { state, failure: next.failure.clone() });
         }
+    }
+
+    /// Leaves what remains to do, and ends.
+    fn leave(&self, next: &mut Workflow, events: &mut Vec<EventKind>) {
+        for index in 0..next.steps.len() {
+            let call = self.step_call(next, index, StepAction::Run, Cancel::new());
+            let needed = self.kind.get(&call.step).is_none_or(|def| def.step.is_needed(&call));
+            let step = &mut next.steps[index];
+            match step.state {
+                StepState::Done | StepState::Skipped => {}
+                StepState::Pending if !needed => step.state = StepState::Skipped,
+                _ => leave(next, index, Missing::Doing, events),
+            }
+        }
+        self.turn(next, Transition::GivenUp, events);
+    }
+
+    /// Rows that go with the end of what was given up after its pivot.
+    async fn parting(&self, settled: &Workflow, next: &Workflow) -> Result<Changes> {
+        let mut changes = Changes::none();
+        for (index, (before, step)) in settled.steps.iter().zip(&next.steps).enumerate() {
+            if step.state == StepState::Left && before.state != StepState::Left {
+                let call = self.step_call(next, index, StepAction::Run, Cancel::new());
+                extend(&mut changes, self.step_changes(&call, Moment::Left).await?);
+            }
+        }
+        Ok(changes)
     }
 
     /// Rows that go with what happened and with what begins; an error is what happened instead.
@@ -225,6 +255,17 @@ impl Run {
             Some(def) => def.step.changes(call, moment).await,
             None => Ok(Changes::none()),
         }
+    }
+}
+
+/// Leaves a step as it is, and says so.
+pub(crate) fn leave(next: &mut Workflow, index: usize, missing: Missing, events: &mut Vec<EventKind>) {
+    let step = &mut next.steps[index];
+    step.state = StepState::Left;
+    let left = Leftover { step: step.name.clone(), missing, failure: step.failure.clone() };
+    events.push(EventKind::StepLeft { left: left.clone() });
+    if let Some(abandoned) = &mut next.abandoned {
+        abandoned.left.push(left);
     }
 }
 

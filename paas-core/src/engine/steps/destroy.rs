@@ -2,12 +2,13 @@
 
 use async_trait::async_trait;
 
+use crate::engine::Inner;
 use crate::engine::kind::{Changes, Moment, Step, StepCall, StepOutput};
 use crate::engine::kinds::{DestroyInput, Platform};
 use crate::engine::ledger::{put_routes, release_key};
 use crate::engine::rollout::app_name;
 use crate::store::{Expect, ListQuery, Table, Write};
-use crate::{AppRoutes, BindRequest, EventKind, Result};
+use crate::{Addon, AppRoutes, BindRequest, Error, EventKind, Result};
 
 /// withdraw: no host name leads to it any more.
 #[derive(Debug)]
@@ -53,13 +54,17 @@ pub(crate) struct DeprovisionAll(pub(crate) Platform);
 impl Step for DeprovisionAll {
     async fn run(&self, call: &StepCall) -> Result<StepOutput> {
         let inner = self.0.get()?;
+        let mut failed = None;
         for addon in inner.ledger.addons(call.input::<DestroyInput>()?.app_id).await? {
-            let (provider, _) = inner.provider(&addon.service).await?;
-            let bound = BindRequest::new(addon.id, addon.app.clone(), addon.attachment.clone());
-            provider.unbind(&call.ctx, &bound).await?;
-            provider.deprovision(&call.ctx, addon.id).await?;
+            // One that can't go holds no other one up.
+            if let Err(error) = remove(&inner, call, &addon).await {
+                let what = format!("the add-on {} ({} {})", addon.id, addon.service, addon.attachment);
+                let error = Error::new(error.code(), format!("{what} can't be removed: {error}"))
+                    .with_retry(error.retry());
+                failed.get_or_insert(error);
+            }
         }
-        Ok(StepOutput::done())
+        failed.map_or_else(|| Ok(StepOutput::done()), Err)
     }
 
     async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
@@ -73,6 +78,13 @@ impl Step for DeprovisionAll {
         }
         Ok(changes)
     }
+}
+
+async fn remove(inner: &Inner, call: &StepCall, addon: &Addon) -> Result<()> {
+    let (provider, _) = inner.provider(&addon.service).await?;
+    let bound = BindRequest::new(addon.id, addon.app.clone(), addon.attachment.clone());
+    provider.unbind(&call.ctx, &bound).await?;
+    provider.deprovision(&call.ctx, addon.id).await
 }
 
 /// forget: what builders and logs keep, and its rows; the name is free again.
@@ -92,7 +104,8 @@ impl Step for Forget {
     }
 
     async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
-        let Moment::Done(_) = moment else { return Ok(Changes::none()) };
+        // Also where it was given up: nobody could get rid of the app otherwise.
+        let (Moment::Done(_) | Moment::Left) = moment else { return Ok(Changes::none()) };
         let inner = self.0.get()?;
         let (name, input) = (app_name(call)?, call.input::<DestroyInput>()?);
         let stored = match inner.ledger.find_app(&name).await? {

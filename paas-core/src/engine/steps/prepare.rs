@@ -67,7 +67,7 @@ impl Step for Prepare {
         let inner = self.0.get()?;
         let name = app_name(call)?;
         match moment {
-            Moment::Intent => Ok(Changes::none()),
+            Moment::Intent | Moment::Left => Ok(Changes::none()),
             Moment::Done(_) => {
                 let Stored { rev, value: mut app } = inner.ledger.app_in_life(&name, target.app_id).await?;
                 if next_version(&app) != target.version || app.head.rev != target.head {

@@ -129,7 +129,7 @@ impl Step for ProvisionFirst {
         let mut app = stored.value;
         let mut changes = Changes::none();
         match moment {
-            Moment::Intent => return Ok(changes),
+            Moment::Intent | Moment::Left => return Ok(changes),
             Moment::Done(output) => {
                 let key = inner.vault.app_key(app.id, &app.key)?;
                 for addon in &made.addons {

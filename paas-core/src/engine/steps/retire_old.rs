@@ -21,6 +21,18 @@ impl Step for RetireOld {
         let Some(target) = Target::of(call)? else { return Ok(StepOutput::done()) };
         let name = app_name(call)?;
         let (app, release) = inner.rollout(&name, &target).await?;
+        let is_live = app
+            .value
+            .live
+            .as_ref()
+            .is_some_and(|live| live.release == target.release && live.formation == target.formation);
+        if !is_live {
+            // It waited, and a newer one went first: that one sees to what is there now.
+            if let Some(replaced) = target.replaces.as_ref().filter(|_| !target.is_scale()) {
+                inner.runtime.retire(&call.ctx, &name, replaced.release).await?;
+            }
+            return Ok(StepOutput::done());
+        }
         let observed = inner.runtime.observe(&name).await?;
         let old: Vec<Backend> =
             observed.iter().filter(|i| is_replaced(&target, i)).filter_map(backend).collect();

@@ -166,10 +166,14 @@ impl<'a> Batch<'a> {
     /// to write. Each checks that what it changes is still as it was found, and ends the transaction otherwise.
     pub(super) fn steps(self) -> Vec<Step> {
         let mut changes = Changes::default();
+        let mut absent: Vec<(Table, &str)> = Vec::new();
         let mut touched: BTreeSet<&str> = BTreeSet::new();
         for ((table, key), new) in &self.after {
             let old = self.found.rows.get(&(*table, key.clone()));
             changes.add(*table, key, old, new.as_ref());
+            if old.is_none() && new.is_none() && *table != Table::Workflows {
+                absent.push((*table, key));
+            }
             let standing = |row: Option<&'_ Row>| {
                 row.and_then(|row| row.queue.as_ref())
                     .map(|q| (q.entry.subject.clone(), q.entry.state, q.place))
@@ -216,6 +220,14 @@ impl<'a> Batch<'a> {
         steps.extend(changes.steps());
         if !touched.is_empty() {
             steps.push(step!("SELECT line_up($1)", touched));
+        }
+        if !absent.is_empty() {
+            // What isn't there can't be locked. Whoever writes it tells of it by an event, and those come one after the
+            // other from here on. A statement of its own sees what came before.
+            steps.push(step!("SELECT event FROM counters FOR UPDATE",));
+            let sql = "SELECT must(NOT EXISTS (SELECT FROM rows AS r
+                JOIN unnest($1::text[], $2::text[]) AS none (kind, key) ON r.kind = none.kind AND r.key = none.key))";
+            steps.push(step!(sql, kinds(&absent, |a| a.0), texts(&absent, |a| a.1)));
         }
         let count = self.events.len();
         if count > 0 {

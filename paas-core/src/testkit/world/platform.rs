@@ -80,6 +80,7 @@ impl TestPlatform {
             work_dir: self.dir.path().join("work"),
             poll: Duration::from_millis(20),
             max_backoff: Duration::from_millis(5),
+            max_stuck_backoff: Duration::from_millis(5),
             stop_grace: Duration::from_secs(1),
             ..EngineOptions::default()
         }
