@@ -40,6 +40,7 @@ pub mod digest;
 mod engine;
 mod error;
 mod event;
+mod explanation;
 mod freeze;
 mod id;
 mod log;
@@ -80,6 +81,9 @@ pub use engine::{
 };
 pub use error::{Error, ErrorCode, Failure, Result, Retry};
 pub use event::{Event, EventKind};
+pub use explanation::{
+    Ahead, Explanation, LastDeploy, LiveRelease, OpenWorkflow, ProcessCount, Remedy, WaitsFor,
+};
 pub use freeze::{Freeze, Scope};
 pub use id::{AddonId, AppId, OwnerId, ReleaseId, TurnId, Version, VersionError, WorkflowId};
 pub use log::{LogLine, LogQuery, LogSource, LogWriter, Logs};

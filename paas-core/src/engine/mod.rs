@@ -8,6 +8,7 @@ mod builder;
 mod decide;
 mod dispatch;
 mod environment;
+mod explain;
 mod freeze;
 mod garbage;
 mod handle;

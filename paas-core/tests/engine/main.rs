@@ -7,6 +7,7 @@ mod cancel;
 mod crash;
 mod deploy;
 mod embed;
+mod explain;
 mod freeze;
 mod garbage;
 mod keys;

@@ -19,7 +19,7 @@ fn for_ever() -> impl Iterator<Item = Fault> {
 }
 
 /// A platform whose failures wait for ever: nothing is tried again before a person asks for it.
-async fn slow() -> Bench {
+pub(crate) async fn slow() -> Bench {
     let platform = TestPlatform::new().unwrap();
     let mut options = platform.options();
     (options.max_backoff, options.max_stuck_backoff) = (Duration::from_secs(3600), Duration::from_secs(3600));
