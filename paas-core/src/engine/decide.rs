@@ -131,3 +131,6 @@ fn back(workflow: &Workflow, rules: &Rules, first: usize, then: Transition) -> M
         .find(|(index, step)| begun(step.state) && undoable(*index));
     next.map_or(Move::Turn(then), |(index, _)| Move::Undo(index))
 }
+
+#[cfg(test)]
+mod tests;

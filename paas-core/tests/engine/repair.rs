@@ -300,3 +300,51 @@ async fn a_wait_after_the_pivot_takes_nothing_back_and_lets_newer_releases_pass(
     bench.engine.destroy_app(&hello(), &me()).await.unwrap().succeeded().await.unwrap();
     assert_eq!(third.ended().await.unwrap().state, WorkflowState::Abandoned);
 }
+
+#[tokio::test]
+async fn a_step_after_the_pivot_that_kills_every_engine_waits_for_somebody() {
+    let platform = TestPlatform::new().unwrap();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(platform.clock()));
+    let engine = || platform.engine(store.clone()).unwrap().build().unwrap();
+    let first = engine();
+    first.start().await.unwrap();
+    first.create_app(&hello(), &me()).await.unwrap();
+    TestPlatform::deploy(&first, &hello(), WEB).await.unwrap().succeeded().await.unwrap();
+    first.shutdown().await;
+    let handle = TestPlatform::deploy(&first, &hello(), "web: two\n").await.unwrap();
+    let mut deaths = 0;
+    loop {
+        platform.world.plan("retire", [Fault::Hang]);
+        // An engine that dies in the middle of the step, unless it waits.
+        let waits = std::thread::scope(|scope| {
+            let dies = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let engine = engine();
+                    engine.start().await.unwrap();
+                    let hangs_or_waits = |workflow: &Workflow| {
+                        workflow.not_before.is_some() || platform.world.planned("retire") == 0
+                    };
+                    until(&engine.workflow(handle.id()), hangs_or_waits).await.not_before.is_some()
+                })
+            };
+            scope.spawn(dies).join().unwrap()
+        });
+        if waits {
+            break;
+        }
+        deaths += 1;
+        assert!(deaths < 20, "it kills one engine after the other");
+        platform.world.mend();
+        platform.clock.advance(Duration::from_secs(60));
+    }
+    let told = first.explain(&hello()).await.unwrap().open.remove(0);
+    assert!(told.stuck, "{told:?}");
+    assert_eq!(told.failure.unwrap().code, ErrorCode::RecoveryExhausted);
+    platform.world.mend();
+    let last = engine();
+    last.start().await.unwrap();
+    last.retry(handle.id(), &me()).await.unwrap();
+    last.workflow(handle.id()).succeeded().await.unwrap();
+    last.shutdown().await;
+}

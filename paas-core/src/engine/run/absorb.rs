@@ -11,8 +11,8 @@ use crate::engine::decide::is_past_pivot;
 use crate::engine::kind::{Flow, StepOutput};
 use crate::vault::{Sealed, Vault};
 use crate::{
-    ConfigKey, Error, ErrorCode, EventKind, Failure, Missing, Result, Retry, StepName, StepState, Transition,
-    Workflow, WorkflowState,
+    ConfigKey, Error, ErrorCode, EventKind, Failure, Missing, Result, Retry, StepName, StepRecord, StepState,
+    Transition, Workflow, WorkflowState,
 };
 
 /// What fails for good more often than this, and can't be given up, waits for a person.
@@ -32,12 +32,10 @@ impl Run {
             Settle::Claimed => {
                 next.state = next.state.apply(Transition::Claimed).map_err(internal)?;
                 next.not_before = None;
-                // A step that is begun without an answer: whoever began it died.
-                if next.steps.iter().any(|step| matches!(step.state, StepState::Started | StepState::Undoing))
-                {
-                    next.takeovers += 1;
-                }
                 events.push(EventKind::Claimed { claim });
+                if let Some(index) = next.steps.iter().position(is_unanswered) {
+                    self.follow(next, index, events);
+                }
             }
             Settle::Ran(index, Ok(output)) => {
                 let step = &mut next.steps[*index];
@@ -124,6 +122,23 @@ impl Run {
         }
     }
 
+    /// Whoever was at this step died. Where it can neither be undone nor left out, it must not kill one engine after the
+    /// other: it counts as failed, and waits.
+    fn follow(&self, next: &mut Workflow, index: usize, events: &mut Vec<EventKind>) {
+        next.takeovers += 1;
+        let undoing = next.state == WorkflowState::Undoing;
+        if next.takeovers <= self.rules.max_takeovers || !(undoing || is_past_pivot(next, &self.rules)) {
+            return;
+        }
+        let what = format!("{} engines in a row ended in the middle of this", next.takeovers);
+        let error = Error::new(ErrorCode::RecoveryExhausted, what);
+        if undoing {
+            self.fail_to_undo(next, index, &error, events);
+        } else {
+            self.fail(next, index, &error, events, true);
+        }
+    }
+
     /// Puts a failed undo into the workflow: tried again, or left where the workflow was given up.
     fn fail_to_undo(&self, next: &mut Workflow, index: usize, error: &Error, events: &mut Vec<EventKind>) {
         let given_up = next.abandoned.is_some();
@@ -161,6 +176,16 @@ impl Run {
 
     fn retries(&self, step: &StepName) -> u32 {
         self.kind.get(step).map_or(0, |def| def.retries)
+    }
+}
+
+/// Whether a step is begun and nobody has said what came of it.
+fn is_unanswered(step: &StepRecord) -> bool {
+    let failed = |attempt| step.failure.as_ref().is_some_and(|failure| failure.attempt == attempt);
+    match step.state {
+        StepState::Started => true,
+        StepState::Undoing => !failed(step.undo_attempt),
+        _ => false,
     }
 }
 
