@@ -65,7 +65,10 @@ async fn an_app_that_hangs_holds_no_other_app_up() {
     let bench = Bench::new().await;
     bench.platform.world.plan("build", [Fault::Hang]);
     let stuck = TestPlatform::deploy(&bench.engine, &hello(), WEB).await.unwrap();
-    begun(&stuck, "build").await;
+    // Until it hangs: the other app's build must not take the fault that was planned for this one.
+    while bench.platform.world.planned("build") > 0 {
+        tokio::task::yield_now().await;
+    }
     let other = "other".parse().unwrap();
     bench.engine.create_app(&other, &me()).await.unwrap();
     TestPlatform::deploy(&bench.engine, &other, "web: two\n").await.unwrap().succeeded().await.unwrap();
