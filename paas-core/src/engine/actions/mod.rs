@@ -2,8 +2,8 @@
 
 mod addon;
 mod app;
-mod key;
 mod freeze;
+mod key;
 mod orders;
 mod release;
 mod repair;

@@ -40,7 +40,7 @@ impl Step for Announce {
     async fn changes(&self, call: &StepCall, moment: Moment<'_>) -> Result<Changes> {
         let body = encode(&call.input::<KeyInput>()?.to)?;
         Ok(match moment {
-            Moment::Intent => Changes::none(),
+            Moment::Intent | Moment::Left => Changes::none(),
             Moment::Done(_) => {
                 Changes::none().write(Write::put(Table::Platform, vault::NEXT_ROW, "", Expect::Any, body))
             }
