@@ -1,12 +1,14 @@
 //! A platform on one machine, in one folder.
 
+mod backup;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use paas_core::store::SqliteStore;
+use paas_core::store::{SqliteStore, StoreBackup};
 use paas_core::vault::KeyFile;
 use paas_core::{
     Cancel, CancelReason, Clock, DirBlobs, Engine, EngineBuilder, EngineOptions, Error, ErrorCode, Result,
@@ -118,6 +120,30 @@ impl Local {
         options.public_port = Some(self.address.port());
         options.work_dir = self.folder.join("work");
         options
+    }
+
+    /// Copies what must not be lost into a new folder of mode 0700, while the platform works: the store as it is at one moment,
+    /// the master keys, and the sources and slugs, each checked against its digest. The engine is the one on these
+    /// parts.
+    ///
+    /// The folder opens everything that the platform keeps secret: keep it as you keep the master key. Not in it: running
+    /// instances and what they wrote, logs, caches, the data of add-ons, git repositories; `docs/backup.md` tells of each.
+    ///
+    /// # Errors
+    /// `exists` when there is something of that name; `disk_full`; `corrupt` when content is damaged. What was copied until
+    /// then stays, without the store, which comes last to its name.
+    pub async fn backup(&self, engine: &Engine, to: impl AsRef<Path>) -> Result<StoreBackup> {
+        backup::backup(self, engine, to.as_ref()).await
+    }
+
+    /// Makes a folder for [`Local::open`] out of a backup, here or on another machine.
+    ///
+    /// Only one platform may go on from a backup: two would answer for the same apps and add-ons.
+    ///
+    /// # Errors
+    /// `exists` when the folder isn't empty; `not_found` when that is no backup; `corrupt` when content is damaged.
+    pub async fn restore(from: impl AsRef<Path>, folder: impl AsRef<Path>) -> Result<()> {
+        backup::restore(from.as_ref(), folder.as_ref()).await
     }
 
     /// A builder that runs buildpacks in a sandbox, to whom this folder is hidden.

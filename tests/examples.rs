@@ -77,6 +77,13 @@ fn a_rollback_brings_code_and_config_back_as_a_new_release() {
 }
 
 #[test]
+fn a_platform_is_backed_up_while_it_works_and_comes_to_life_on_another_machine() {
+    let text = run("backup");
+    shows(&text, &["Before: Salut from the shop", "Backed up 1 app(s)", "After:  Salut from the"]);
+    shows(&text, &["releases or more: true", "Back at v1: Hello from the shop"]);
+}
+
+#[test]
 fn watched_events_come_in_order_and_are_the_same_when_read_again() {
     let text = run("watch_events");
     let told = ["me asked for deploy", "fetch began", "build is done", "v1 is live", "succeeded"];

@@ -48,6 +48,22 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Marks the content that releases and open workflows refer to as used now, and says how much it is. Nothing of it is collected
+    /// before [`keep_unused`](super::EngineOptions::keep_unused) is over: so whoever then copies first the store and
+    /// then the content gets all that the copy of the store refers to.
+    ///
+    /// # Errors
+    /// When the store or the blobs can't be read or written.
+    pub async fn renew_referenced(&self) -> Result<u64> {
+        let mut renewed = 0;
+        for digest in self.inner.reached().await? {
+            renewed += u64::from(self.inner.blobs.renew(digest).await?);
+        }
+        Ok(renewed)
+    }
+}
+
 /// Collects now and then until the engine shuts down; of several engines one does it.
 pub(crate) async fn keep_house(inner: Arc<Inner>) {
     let every = inner.options.collect_every;
