@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::Inner;
-use super::kinds::{CONFIGURE, DEPLOY};
-use super::ledger::{Ledger, put_workflow};
-use crate::store::{Expect, QueueState, Transaction};
+use super::kinds::{AddonInput, CONFIGURE, DEPLOY, DEPROVISION, DESTROY, DestroyInput, PROVISION};
+use super::ledger::{Ledger, put_addon, put_app, put_workflow};
+use crate::store::{Expect, QueueState, Table, Transaction, Write};
 use crate::{
-    Ending, Error, ErrorCode, EventKind, KindName, Principal, Result, StepRecord, Subject, Transition,
-    TurnId, Workflow, WorkflowId, WorkflowState,
+    AddonState, Ending, Error, ErrorCode, EventKind, KindName, Principal, Result, StepRecord, Subject,
+    Transition, TurnId, Workflow, WorkflowId, WorkflowState,
 };
 
 /// A workflow to be queued.
@@ -86,6 +86,38 @@ impl Inner {
         let queued = EventKind::Queued { kind: order.kind, by: order.by };
         Ledger::note(tx, &self.ledger.event(workflow.app(), Some(workflow.id), queued))?;
         Ok(workflow.id)
+    }
+}
+
+impl Inner {
+    /// Takes back what was written when a workflow was asked for that ends without having begun.
+    pub(crate) async fn take_back(&self, tx: &mut Transaction, workflow: &Workflow) -> Result<()> {
+        let unread = |e| Error::new(ErrorCode::Corrupt, "a workflow's input can't be read").with_source(e);
+        let input = workflow.input.clone();
+        match workflow.kind.as_str() {
+            DESTROY => {
+                let input: DestroyInput = serde_json::from_value(input).map_err(unread)?;
+                let Some(name) = workflow.app() else { return Ok(()) };
+                let stored = self.ledger.find_app(name).await?;
+                if let Some(mut stored) = stored.filter(|stored| stored.value.id == input.app_id) {
+                    stored.value.destroying = false;
+                    tx.writes.push(put_app(&stored.value, Expect::Rev(stored.rev))?);
+                }
+            }
+            PROVISION => {
+                let input: AddonInput = serde_json::from_value(input).map_err(unread)?;
+                tx.writes.push(Write::delete(Table::Addons, input.addon.to_string(), Expect::Any));
+            }
+            DEPROVISION => {
+                let input: AddonInput = serde_json::from_value(input).map_err(unread)?;
+                if let Some(mut stored) = self.ledger.addon(input.addon).await? {
+                    stored.value.state = AddonState::Provisioned;
+                    tx.writes.push(put_addon(&stored.value, Expect::Rev(stored.rev))?);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

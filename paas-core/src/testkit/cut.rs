@@ -1,4 +1,7 @@
-//! A store that cuts the power at a chosen write.
+//! Power cuts: a store that cuts at a chosen write, and everything that an engine does, cut at every write.
+
+mod power;
+mod scenario;
 
 use std::future::{pending, ready};
 use std::sync::Arc;
@@ -8,6 +11,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::{Mutex, watch};
 
+pub use self::power::{Cuts, power_cuts};
+pub use self::scenario::{Outcome, Scenario, Work};
 use crate::store::{ClaimRequest, EventRow, Fence, ListQuery, QueueState, Row, Store, Table, Transaction};
 use crate::{OwnerId, Result};
 

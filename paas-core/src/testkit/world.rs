@@ -17,14 +17,14 @@ use tokio::sync::broadcast;
 
 pub use addons::FakeAddons;
 pub use build::{FakeBuilder, FakeSource};
-pub use invariants::{Violation, check};
-pub use platform::TestPlatform;
+pub use invariants::check;
+pub use platform::{Parts, TestPlatform};
 pub use routes::FakeRouter;
 pub use run::FakeRuntime;
 
 use crate::{
     AddonId, AppName, AppRoutes, Context, Digest, Error, ErrorCode, Instance, InstanceName, ReleaseId,
-    Result, Retry, RuntimeEvent,
+    Result, Retry, RuntimeEvent, Version, WorkflowId,
 };
 
 /// What goes wrong in one call of a provider.
@@ -55,6 +55,8 @@ struct State {
     instances: Vec<Instance>,
     /// What each instance was started with.
     specs: BTreeMap<(AppName, ReleaseId, InstanceName), Digest>,
+    /// The newest claim of each workflow that was seen here.
+    fences: BTreeMap<WorkflowId, u64>,
     /// What one-off runs gave, by key.
     runs: BTreeMap<String, i32>,
     routes: BTreeMap<AppName, AppRoutes>,
@@ -141,6 +143,14 @@ impl World {
         self.lock().history.clone()
     }
 
+    /// Each release phase that began, as often as it did.
+    pub fn release_phases(&self) -> Vec<(AppName, Version)> {
+        let history = self.lock().history.clone();
+        let runs = history.iter().filter_map(|effect| effect.strip_prefix("run ")?.split_once(" release v"));
+        runs.filter_map(|(app, version)| Some((app.parse().ok()?, Version::new(version.parse().ok()?)?)))
+            .collect()
+    }
+
     /// What runs, of every app.
     pub fn instances(&self) -> Vec<Instance> {
         self.lock().instances.clone()
@@ -190,6 +200,18 @@ impl World {
         state.history.push(key);
     }
 
+    /// Refuses what an engine asks for that lost the workflow to another one, which was here already.
+    fn refuse_older(&self, ctx: &Context, call: &str) -> Result<()> {
+        let mut state = self.lock();
+        let seen = state.fences.entry(ctx.key.workflow).or_default();
+        *seen = ctx.fence.max(*seen);
+        if ctx.fence == *seen {
+            return Ok(());
+        }
+        let what = format!("{call} under the claim {}, after one under the claim {seen}", ctx.fence);
+        Err(Error::new(ErrorCode::LeaseLost, what))
+    }
+
     /// Carries out `effect` the way that the plan says.
     async fn act<T>(
         &self,
@@ -199,6 +221,9 @@ impl World {
     ) -> Result<T> {
         // What the engine does beside workflows is not planned: its time is nobody's to tell.
         let planned = !ctx.key.workflow.uuid().is_nil();
+        if planned {
+            self.refuse_older(ctx, call)?;
+        }
         let fault = self.lock().plan.get_mut(call).filter(|_| planned).and_then(VecDeque::pop_front);
         match fault {
             None => effect(self),
@@ -207,6 +232,7 @@ impl World {
             Some(Fault::AnswerLost) => effect(self).and(Err(flake(call))),
             Some(Fault::Delay(time)) => {
                 ctx.cancel.guard(tokio::time::sleep(time)).await?;
+                self.refuse_older(ctx, call)?;
                 effect(self)
             }
             Some(Fault::Hang) => Err(ctx.cancel.cancelled().await.into()),

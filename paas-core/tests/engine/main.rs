@@ -10,6 +10,7 @@ mod embed;
 mod explain;
 mod freeze;
 mod garbage;
+mod history;
 mod keys;
 #[cfg(feature = "blobs-s3")]
 mod objects;
@@ -19,11 +20,14 @@ mod queue;
 mod reads;
 mod repair;
 mod secrets;
+mod storm;
 mod twice;
+mod zombies;
 
 use std::sync::Arc;
 
 use paas_core::store::MemoryStore;
+use paas_core::testkit::history::History;
 use paas_core::testkit::world::{TestPlatform, check};
 use paas_core::{AppName, Engine, EngineBuilder, Principal, Store};
 
@@ -78,5 +82,7 @@ impl Bench {
     pub(crate) async fn is_sound(&self) {
         let wrong = check(&self.platform.world, &self.engine, &hello()).await.unwrap();
         assert!(wrong.is_empty(), "{wrong:#?}\n{:#?}", self.platform.world.history());
+        let history = History::read(self.store.as_ref()).await.unwrap();
+        assert_eq!(history.ran(self.platform.world.release_phases()).check(), []);
     }
 }

@@ -73,16 +73,20 @@ impl Engine {
             let at = inner.clock.now();
             next.abandoned = Some(Abandonment { by: by.clone(), at, why: why.to_owned(), left: Vec::new() });
             next.not_before = None;
+            let waits = next.state == WorkflowState::Queued && !has_begun(&next);
             let mut events = vec![EventKind::AbandonRequested { by: by.clone(), why: why.to_owned() }];
             if inner.rules_of(&next).is_none() {
                 self.leave_unknown(&mut next, &standing, &mut events)?;
-            } else if next.state == WorkflowState::Queued && !has_begun(&next) {
+            } else if waits {
                 self.end_given_up(&mut next, &mut events)?;
             } else if next.state == WorkflowState::Parked {
                 // It takes its turn once more, to undo what it did before it was parked, or to end.
                 next.state = next.state.apply(Transition::Signal).map_err(illegal)?;
             }
             let mut tx = Transaction::new().write(put_workflow(&next, Expect::Rev(stored.rev))?);
+            if waits && next.state.is_ended() {
+                inner.take_back(&mut tx, &next).await?;
+            }
             for event in events {
                 Ledger::note(&mut tx, &inner.ledger.event(next.app(), Some(workflow), event))?;
             }

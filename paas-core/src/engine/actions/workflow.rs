@@ -78,6 +78,7 @@ impl Engine {
             Ledger::note(&mut tx, &inner.ledger.event(next.app(), Some(workflow), requested))?;
             if next.state == WorkflowState::Queued && !has_begun(&next) {
                 end(&mut next, Ending::Cancelled, inner.clock.now())?;
+                inner.take_back(&mut tx, &next).await?;
                 let ended = EventKind::Ended { state: next.state, failure: None };
                 Ledger::note(&mut tx, &inner.ledger.event(next.app(), Some(workflow), ended))?;
             } else if next.state == WorkflowState::Parked {

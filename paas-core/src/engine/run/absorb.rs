@@ -62,7 +62,10 @@ impl Run {
                 }
             }
             Settle::Ran(index, Err(error)) => self.fail(next, *index, error, events, true),
-            Settle::Refused(index, error) => self.fail(next, *index, error, events, false),
+            Settle::Refused(before, index, error) => {
+                self.absorb(next, before, events, claim)?;
+                self.fail(next, *index, error, events, false);
+            }
             Settle::Undid(index, Ok(())) => {
                 let step = &mut next.steps[*index];
                 step.state = StepState::Undone;
@@ -91,7 +94,8 @@ impl Run {
         begun: bool,
     ) {
         let now = self.inner.clock.now();
-        let past_pivot = is_past_pivot(next, &self.rules);
+        // Kinds that begin with their pivot only ever go forward.
+        let past_pivot = is_past_pivot(next, &self.rules) || self.rules.pivot == Some(0);
         let retries = self.retries(&next.steps[index].name);
         let step = &mut next.steps[index];
         if !begun {

@@ -17,9 +17,29 @@ pub(super) enum Settle {
     Claimed,
     Ran(usize, Result<StepOutput>),
     Undid(usize, Result<()>),
-    /// The step's intent could not be written, so it has not begun.
-    Refused(usize, Error),
+    /// This happened, but the intent of the step that is next could not be written, so that has not begun.
+    Refused(Box<Settle>, usize, Error),
     Stopped,
+}
+
+impl Settle {
+    /// The rows that go with it could not be made: that is what happened instead.
+    fn failing(self, error: Error) -> Self {
+        match self {
+            Self::Ran(index, _) => Self::Ran(index, Err(error)),
+            Self::Undid(index, _) => Self::Undid(index, Err(error)),
+            Self::Refused(before, ..) => before.failing(error),
+            Self::Claimed | Self::Stopped => self,
+        }
+    }
+}
+
+/// Why rows that go with a step could not be made.
+enum Refusal {
+    /// Those of what happened.
+    Result(Error),
+    /// Those of this step, which is next.
+    Intent(usize, Error),
 }
 
 /// What to do once it is written down.
@@ -34,6 +54,8 @@ impl Run {
     /// Writes down what happened, decides what is next and writes its intent: one transaction.
     pub(super) async fn settle(&mut self, mut settle: Settle, claim: u64) -> Result<Act> {
         let mut pause = Duration::from_millis(1);
+        // What was sent and never answered: it may be written.
+        let mut sent = Vec::new();
         for _ in 0..self.inner.options.max_conflicts {
             let mut next = self.workflow.clone();
             let mut events = Vec::new();
@@ -43,8 +65,12 @@ impl Run {
             let act = if stopping { Act::Leave } else { self.advance(&mut next, &mut events) };
             let mut changes = match self.changes(&settled, &next, &settle, act).await {
                 Ok(changes) => changes,
-                Err(refused) => {
-                    settle = refused;
+                Err(Refusal::Result(error)) => {
+                    settle = settle.failing(error);
+                    continue;
+                }
+                Err(Refusal::Intent(index, error)) => {
+                    settle = Settle::Refused(Box::new(settle), index, error);
                     continue;
                 }
             };
@@ -55,7 +81,11 @@ impl Run {
             }
             let mut tx = Transaction::new().fenced(self.fence).write(write);
             tx.writes.extend(changes.writes);
-            for kind in events.into_iter().chain(changes.events) {
+            // That a workflow has ended, or rests, is told last.
+            let (rests, events): (Vec<_>, Vec<_>) = events
+                .into_iter()
+                .partition(|kind| matches!(kind, EventKind::Ended { .. } | EventKind::Parked { .. }));
+            for kind in events.into_iter().chain(changes.events).chain(rests) {
                 let event = self.inner.ledger.event(self.app(), Some(next.id), kind);
                 Ledger::note(&mut tx, &event)?;
             }
@@ -67,10 +97,10 @@ impl Run {
                     return Ok(act);
                 }
                 Err(error) if error.code() == ErrorCode::Conflict || error.retry() != Retry::Never => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_millis(500));
-                    if self.reload(&next).await? {
-                        self.workflow = next;
+                    if error.code() != ErrorCode::Conflict {
+                        sent.push((next, act));
+                    }
+                    if let Some(act) = self.reload(&sent, &mut pause).await? {
                         return Ok(act);
                     }
                 }
@@ -84,24 +114,41 @@ impl Run {
         Err(Error::new(ErrorCode::Conflict, what))
     }
 
-    /// Takes over what others may change, which is only that they want it to end; true if `next` is written after all.
-    async fn reload(&mut self, next: &Workflow) -> Result<bool> {
-        let (fresh, queued) = match self.inner.ledger.workflow(self.workflow.id).await {
-            Ok(found) => found,
-            Err(error) if error.retry() != Retry::Never => return Ok(false),
-            Err(error) => return Err(error),
+    /// Takes over what others may change, which is only that they want it to end, or sooner; an act if what was sent is
+    /// written after all.
+    async fn reload(&mut self, sent: &[(Workflow, Act)], pause: &mut Duration) -> Result<Option<Act>> {
+        let mut looks = 0;
+        let (fresh, queued) = loop {
+            tokio::time::sleep(*pause).await;
+            *pause = (*pause * 2).min(Duration::from_millis(500));
+            looks += 1;
+            match self.inner.ledger.workflow(self.workflow.id).await {
+                Ok(found) => break found,
+                // Nothing can be written down before it is known what is.
+                Err(error) if error.retry() != Retry::Never && looks < self.inner.options.max_conflicts => {}
+                Err(error) => return Err(error),
+            }
         };
         if queued.fence != self.fence.number {
             return Err(CancelReason::LeaseLost.into());
         }
         let known = self.rev.swap(fresh.rev, Ordering::AcqRel);
-        if fresh.rev == known + 1 && encode(&fresh.value)? == encode(next)? {
-            return Ok(true);
-        }
         self.running.heed(&fresh.value);
+        let written = encode(&fresh.value)?;
+        for (next, act) in sent.iter().filter(|_| fresh.rev > known) {
+            let mut next = next.clone();
+            // What others may have changed since.
+            next.cancel.clone_from(&fresh.value.cancel);
+            next.abandoned.clone_from(&fresh.value.abandoned);
+            next.not_before = fresh.value.not_before;
+            if encode(&next)? == written {
+                self.workflow = next;
+                return Ok(Some(*act));
+            }
+        }
         self.workflow.cancel = self.workflow.cancel.take().or(fresh.value.cancel);
         self.workflow.abandoned = self.workflow.abandoned.take().or(fresh.value.abandoned);
-        Ok(false)
+        Ok(None)
     }
 
     /// Carries out decisions that need no act, up to the first that does.
@@ -214,28 +261,29 @@ impl Run {
         Ok(changes)
     }
 
-    /// Rows that go with what happened and with what begins; an error is what happened instead.
+    /// Rows that go with what happened and with what begins.
     async fn changes(
         &self,
         settled: &Workflow,
         next: &Workflow,
         settle: &Settle,
         act: Act,
-    ) -> Result<Changes, Settle> {
+    ) -> Result<Changes, Refusal> {
         let mut changes = Changes::none();
-        match settle {
+        let happened = if let Settle::Refused(before, ..) = settle { before } else { settle };
+        match happened {
             Settle::Ran(index, Ok(output)) if output.flow == Flow::Next => {
                 let call = self.step_call(settled, *index, StepAction::Run, Cancel::new());
                 match self.step_changes(&call, Moment::Done(output)).await {
                     Ok(more) => extend(&mut changes, more),
-                    Err(error) => return Err(Settle::Ran(*index, Err(error))),
+                    Err(error) => return Err(Refusal::Result(error)),
                 }
             }
             Settle::Undid(index, Ok(())) => {
                 let call = self.step_call(settled, *index, StepAction::Undo, Cancel::new());
                 match self.step_changes(&call, Moment::Undone).await {
                     Ok(more) => extend(&mut changes, more),
-                    Err(error) => return Err(Settle::Undid(*index, Err(error))),
+                    Err(error) => return Err(Refusal::Result(error)),
                 }
             }
             _ => {}
@@ -244,7 +292,7 @@ impl Run {
             let call = self.step_call(next, index, StepAction::Run, Cancel::new());
             match self.step_changes(&call, Moment::Intent).await {
                 Ok(more) => extend(&mut changes, more),
-                Err(error) => return Err(Settle::Refused(index, error)),
+                Err(error) => return Err(Refusal::Intent(index, error)),
             }
         }
         Ok(changes)

@@ -1,7 +1,6 @@
 //! A store against the model: the same random calls, and every answer compared.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use crate::store::{
     ClaimRequest, Expect, Fence, ListQuery, MemoryStore, NewEvent, QueueEntry, QueueState, Store, Table,
     Transaction, Write, turn_lease,
 };
+use crate::testkit::random::Random;
 use crate::{Clock, ErrorCode, OwnerId, Result, TurnId, WorkflowId};
 
 /// Makes `calls` random calls to the store and to a [`MemoryStore`], and compares each answer, and in the end all
@@ -56,7 +56,7 @@ const STATES: [QueueState; 4] =
 impl Run {
     fn new(seed: u64, clock: Arc<ManualClock>) -> Self {
         Self {
-            random: Random(seed),
+            random: Random::new(seed),
             model: MemoryStore::new(clock.clone()),
             clock,
             workflows: (0..8).map(|_| WorkflowId::new()).collect(),
@@ -244,34 +244,5 @@ impl Run {
 
     fn ttl(&mut self) -> Duration {
         Duration::from_nanos(self.random.below(10_000_000_000))
-    }
-}
-
-/// `SplitMix64`: a few lines that give the same numbers everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn index(&mut self, range: Range<usize>) -> usize {
-        range.start + usize::try_from(self.below(range.len() as u64)).unwrap_or_default()
-    }
-
-    fn chance(&mut self) -> bool {
-        self.below(2) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.index(0..from.len())].clone()
     }
 }

@@ -63,7 +63,9 @@ impl AddonProvider for FakeAddons {
         self.0
             .act(ctx, "bind", |world| {
                 let mut state = world.lock();
-                let apps = state.addons.entry(request.addon).or_default();
+                let Some(apps) = state.addons.get_mut(&request.addon) else {
+                    return Err(Error::new(ErrorCode::NotFound, format!("there is no {}", request.addon)));
+                };
                 if !apps.contains(&request.app) {
                     apps.push(request.app.clone());
                 }

@@ -1,23 +1,10 @@
 //! What always holds once an engine has come to rest, whatever happened before.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use super::World;
+use crate::testkit::history::Violation;
 use crate::{AppName, Engine, InstanceState, ReleaseState, Result, Subject};
-
-/// Something that must never be so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Violation(pub String);
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Violation {}
 
 /// Everything that is wrong with this app, in words; nothing is wrong when it is empty.
 ///
@@ -75,8 +62,14 @@ pub async fn check(world: &World, engine: &Engine, name: &AppName) -> Result<Vec
         must(next > generation, format!("routes went back from {generation} to {next}"));
         generation = next;
     }
-    let bound = world.addons().len();
-    let rows = engine.addons(name).await?.len();
-    must(bound == rows, format!("{bound} resources exist for {rows} add-ons"));
+    // A resource that nobody is bound to may be anybody's.
+    let made: BTreeSet<_> = world
+        .addons()
+        .into_iter()
+        .filter(|(_, apps)| apps.is_empty() || apps.contains(name))
+        .map(|(id, _)| id)
+        .collect();
+    let known: BTreeSet<_> = engine.addons(name).await?.into_iter().map(|addon| addon.id).collect();
+    must(made == known, format!("the resources {made:?} exist for the add-ons {known:?}"));
     Ok(wrong)
 }

@@ -9,9 +9,30 @@ use super::{FakeAddons, FakeBuilder, FakeRouter, FakeRuntime, FakeSource, World}
 use crate::testkit::clock::ManualClock;
 use crate::vault::MasterKey;
 use crate::{
-    AppName, Blobs, Clock, DeployOrder, DirBlobs, Engine, EngineBuilder, EngineOptions, MemoryLogs,
-    Principal, Result, Store, Vault, WorkflowHandle,
+    AddonProvider, AppName, Blobs, Builder, Clock, DeployOrder, DirBlobs, Engine, EngineBuilder,
+    EngineOptions, Logs, MemoryLogs, Principal, Result, Router, Runtime, Source, Store, Vault,
+    WorkflowHandle,
 };
+
+/// What an engine is made of beside its store: a test's fakes, or an embedder's own.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Parts {
+    /// Runs processes.
+    pub runtime: Arc<dyn Runtime>,
+    /// Brings requests to them.
+    pub router: Arc<dyn Router>,
+    /// Where code comes from.
+    pub sources: Vec<Arc<dyn Source>>,
+    /// Make artifacts of it.
+    pub builders: Vec<Arc<dyn Builder>>,
+    /// Provide databases and the like.
+    pub addons: Vec<Arc<dyn AddonProvider>>,
+    /// Keep content.
+    pub blobs: Arc<dyn Blobs>,
+    /// Keep logs.
+    pub logs: Arc<dyn Logs>,
+}
 
 /// What an engine over fakes is made of, and made of again after a crash: world, blobs, logs, master key, clock.
 #[derive(Debug)]
@@ -34,8 +55,11 @@ impl TestPlatform {
     /// # Errors
     /// When no temporary folder can be made.
     pub fn new() -> Result<Self> {
-        let dir =
-            tempfile::tempdir().map_err(|e| crate::Error::from_io("can't make a temporary folder", e))?;
+        // In memory, where the machine has such a folder: it isn't the disk that is tested.
+        let memory = tempfile::tempdir_in("/dev/shm");
+        let dir = memory
+            .or_else(|_| tempfile::tempdir())
+            .map_err(|e| crate::Error::from_io("can't make a temporary folder", e))?;
         let clock =
             Arc::new(ManualClock::new(chrono::DateTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)));
         let (world, logs) = (World::new(), MemoryLogs::new());
@@ -86,38 +110,63 @@ impl TestPlatform {
         }
     }
 
-    /// Another engine on this store, not started.
+    /// The fakes.
     ///
     /// # Errors
-    /// As [`EngineBuilder::build`].
-    pub fn engine(&self, store: Arc<dyn Store>) -> Result<EngineBuilder> {
+    /// When the folder can't be used.
+    pub fn parts(&self) -> Result<Parts> {
         let (world, blobs) = (&self.world, self.elsewhere.clone());
         let blobs = blobs.map_or_else(|| self.blobs().map(|blobs| Arc::new(blobs) as Arc<dyn Blobs>), Ok)?;
         let mut builder = FakeBuilder::new(world);
         if self.slugs {
             builder = builder.making_slugs(blobs.clone());
         }
-        Ok(Engine::builder(store, Arc::new(FakeRuntime::new(world)), Arc::new(FakeRouter::new(world)))
-            .with_options(self.options())
-            .with_clock(self.clock.clone())
-            .with_logs(Arc::new(self.logs.clone()))
-            .with_blobs(blobs)
-            .with_vault(Vault::new(MasterKey::from_bytes(&self.key)?))
-            .with_source(Arc::new(FakeSource::new(world)))
-            .with_builder(Arc::new(builder))
-            .with_addon(Arc::new(FakeAddons::new(world))))
+        Ok(Parts {
+            runtime: Arc::new(FakeRuntime::new(world)),
+            router: Arc::new(FakeRouter::new(world)),
+            sources: vec![Arc::new(FakeSource::new(world))],
+            builders: vec![Arc::new(builder)],
+            addons: vec![Arc::new(FakeAddons::new(world))],
+            blobs,
+            logs: Arc::new(self.logs.clone()),
+        })
     }
 
-    /// Lets the time pass until the answer is dropped.
+    /// Another engine on this store, not started.
+    ///
+    /// # Errors
+    /// As [`EngineBuilder::build`].
+    pub fn engine(&self, store: Arc<dyn Store>) -> Result<EngineBuilder> {
+        self.engine_of(store, self.parts()?)
+    }
+
+    /// Another engine on this store, of these parts, not started.
+    ///
+    /// # Errors
+    /// As [`EngineBuilder::build`].
+    pub fn engine_of(&self, store: Arc<dyn Store>, parts: Parts) -> Result<EngineBuilder> {
+        let mut builder = Engine::builder(store, parts.runtime, parts.router)
+            .with_options(self.options())
+            .with_clock(self.clock.clone())
+            .with_logs(parts.logs)
+            .with_blobs(parts.blobs)
+            .with_vault(Vault::new(MasterKey::from_bytes(&self.key)?));
+        for source in parts.sources {
+            builder = builder.with_source(source);
+        }
+        for made_by in parts.builders {
+            builder = builder.with_builder(made_by);
+        }
+        for provider in parts.addons {
+            builder = builder.with_addon(provider);
+        }
+        Ok(builder)
+    }
+
+    /// Lets the time pass, with tokio's, until the answer is dropped.
     pub fn let_time_pass(&self) -> impl Drop + use<> {
-        let clock = self.clock.clone();
-        Passing(tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(Duration::from_millis(1));
-            loop {
-                ticks.tick().await;
-                clock.advance(Duration::from_millis(1));
-            }
-        }))
+        self.clock.follow();
+        Passing(self.clock.clone())
     }
 
     /// Deploys code of this text to this app.
@@ -136,10 +185,10 @@ impl TestPlatform {
     }
 }
 
-struct Passing(tokio::task::JoinHandle<()>);
+struct Passing(Arc<ManualClock>);
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.stand();
     }
 }
