@@ -267,7 +267,9 @@ impl<'a> Field<'a> {
         if !(0.0..=3600.0).contains(&seconds) {
             return Err(self.must("be between 0 seconds and an hour"));
         }
-        Ok(Duration::from_secs_f64(seconds))
+        // Whole milliseconds, as they are kept.
+        let exact = Duration::from_secs_f64(seconds);
+        Ok(Duration::new(exact.as_secs(), exact.subsec_millis() * 1_000_000))
     }
 
     /// A name, by its own rules.
@@ -336,6 +338,16 @@ mod tests {
         assert_eq!(manifest.health[&process("web")].path.as_deref(), Some("/up"));
         assert_eq!(manifest.health[&process("web")].timeout, Duration::from_secs(30));
         assert_eq!(manifest.health[&process("worker")].settle, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_duration_is_kept_as_it_is_read() {
+        let manifest =
+            parse(br#"{"healthchecks": {"web": {"timeout": 1.23456, "settle": "0.4ms"}}}"#).unwrap();
+        let kept = serde_json::to_string(&manifest).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&kept).unwrap(), manifest);
+        let web = &manifest.health[&"web".parse().unwrap()];
+        assert_eq!((web.timeout, web.settle), (Duration::from_millis(1234), Duration::ZERO));
     }
 
     #[test]

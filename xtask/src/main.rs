@@ -1,6 +1,7 @@
 //! The repo's commands: `cargo xtask`.
 
 mod features;
+mod fuzz;
 mod leftovers;
 mod run;
 mod test;
@@ -12,7 +13,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask test [--yes]    set up what the tests need, then check and test everything
 cargo xtask bench           run the benchmarks of benches/ and print what they measured
-cargo xtask fuzz TARGET     fuzz one of fuzz/fuzz_targets for a minute; needs nightly and cargo-fuzz
+cargo xtask fuzz [TARGET]   fuzz one of fuzz/src/targets for a minute, or each of them for ten seconds
+    --libfuzzer             below libFuzzer, which sees branches; needs nightly, cargo-fuzz and a C++ compiler
 
 test says what it would install and asks first; --yes, CI=true or an output that is no terminal: it doesn't ask.";
 
@@ -25,11 +27,9 @@ fn main() -> ExitCode {
         ["bench"] => {
             run::cargo(&root(), &["bench", "--package", "paas", "--all-features", "--benches"]).run()
         }
-        ["fuzz", target] => {
-            let fuzz = ["+nightly", "fuzz", "run", target, "--", "-max_total_time=60"];
-            // By its plain name: the toolchain's own cargo doesn't know `+nightly`.
-            run::program(&root(), "cargo", &fuzz).run()
-        }
+        ["fuzz"] => fuzz::fuzz(&root(), None),
+        ["fuzz", target, "--libfuzzer"] => fuzz::libfuzzer(&root(), target),
+        ["fuzz", target] => fuzz::fuzz(&root(), Some(target)),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             true

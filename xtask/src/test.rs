@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::leftovers::Scratch;
 use crate::run::{CARGO, Counts, NEXTEST, cargo};
-use crate::{features, tools};
+use crate::{features, fuzz, tools};
 
 /// How one part went.
 struct Part {
@@ -63,17 +63,22 @@ fn tests(root: &Path, all: &[&str], parts: &mut Parts) -> Counts {
             return total;
         }
     };
-    let mut count = |name, closing, arguments: &[&str]| {
+    let mut count = |name, closing, arguments: &[&str], fuzz_seconds: &str| {
         parts.count(name, &mut total, || {
-            cargo(root, &[arguments, all].concat()).env("TMPDIR", scratch.dir()).run_counting(closing)
+            let run = cargo(root, &[arguments, all].concat()).env("TMPDIR", scratch.dir());
+            run.env("PAAS_FUZZ_SECONDS", fuzz_seconds).run_counting(closing)
         });
     };
+    // Fuzzing is a part of its own: what is started by the other tests should have the cores for itself.
+    let (none, some) = ("0", fuzz::seconds(fuzz::SECONDS));
     if cargo(root, &["nextest", "--version"]).succeeds() {
-        count("tests", NEXTEST, &["nextest", "run", "--no-fail-fast"]);
-        count("doctests", CARGO, &["test", "--doc", "--no-fail-fast"]);
+        count("tests", NEXTEST, &["nextest", "run", "--no-fail-fast"], none);
+        count("doctests", CARGO, &["test", "--doc", "--no-fail-fast"], none);
+        count("fuzz", NEXTEST, &["nextest", "run", "--no-fail-fast", "--test", "targets"], &some);
     } else {
         // Compiling nextest would take longer than the tests.
-        count("tests and doctests", CARGO, &["test", "--no-fail-fast"]);
+        count("tests and doctests", CARGO, &["test", "--no-fail-fast"], none);
+        count("fuzz", CARGO, &["test", "--no-fail-fast", "--test", "targets"], &some);
     }
     parts.check("nothing left behind", || {
         let left = scratch.clear(root);
