@@ -1,6 +1,9 @@
 //! Every store of this crate passes the public suite and agrees with the model.
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test does")]
 
+#[cfg(all(feature = "store-postgres", feature = "sqlite"))]
+#[path = "store/differences.rs"]
+mod differences;
 #[cfg(any(feature = "store-postgres", feature = "sqlite"))]
 #[path = "store/peers.rs"]
 mod peers;

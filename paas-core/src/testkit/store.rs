@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use model::agrees_with_memory;
+pub use model::{Difference, agree, agrees_with_memory, difference};
 
 use super::ManualClock;
 use crate::store::{

@@ -93,18 +93,26 @@ async fn thaws_after_a_takeover(call: &'static str, side: Side, number: u64, dep
     true
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_zombie_that_thaws_writes_nothing_and_routes_nothing_back_wherever_it_froze() {
+/// Every place of a deploy, once with a newer deploy before the thaw and once without.
+async fn everywhere(side: Side) {
     let mut frozen = 0;
     for call in CALLS {
-        for side in [Side::Before, Side::After] {
-            let mut number = 1;
-            while thaws_after_a_takeover(call, side, number, number % 2 == 0).await {
-                frozen += 1;
-                number += 1;
-            }
-            assert!(number > 1, "a deploy calls {call}");
+        let mut number = 1;
+        while thaws_after_a_takeover(call, side, number, number % 2 == 0).await {
+            frozen += 1;
+            number += 1;
         }
+        assert!(number > 1, "a deploy calls {call}");
     }
     println!("frozen at {frozen} places");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zombie_that_froze_before_a_call_writes_nothing_and_routes_nothing_back() {
+    everywhere(Side::Before).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zombie_that_froze_after_a_call_writes_nothing_and_routes_nothing_back() {
+    everywhere(Side::After).await;
 }

@@ -1,4 +1,4 @@
-//! A store against the model: the same random calls, and every answer compared.
+//! Stores against each other: the same random calls, and every answer compared.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,27 +16,149 @@ use crate::{Clock, ErrorCode, OwnerId, Result, TurnId, WorkflowId};
 /// that is kept. The same seed makes the same calls, but for ids.
 ///
 /// # Panics
-/// At the first difference, saying which call it was and the seed.
+/// At a difference, with the seed and the fewest calls that were found to show it.
 pub async fn agrees_with_memory<S, F>(make: F, seed: u64, calls: u32)
 where
     S: Store,
     F: AsyncFn(Arc<dyn Clock>) -> S,
 {
-    let clock = Arc::new(ManualClock::default());
-    let store = make(clock.clone()).await;
-    let mut run = Run::new(seed, clock);
-    for number in 0..calls {
-        run.call = format!("call {number} of seed {seed}");
-        run.step(&store).await;
-    }
-    run.call = format!("the end of seed {seed}");
-    for table in Table::ALL {
-        run.list(&store, *table, ListQuery::all()).await;
-    }
-    run.events(&store, 0, None, usize::MAX).await;
+    let both = async |clock: Arc<dyn Clock>| -> Vec<Arc<dyn Store>> {
+        let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        vec![memory, Arc::new(make(clock).await)]
+    };
+    agree(both, seed, calls).await;
 }
 
-struct Run {
+/// The same for any number of stores, new and empty ones each time that they are asked for: all answer as the first does.
+///
+/// # Panics
+/// As [`agrees_with_memory`].
+pub async fn agree<F>(make: F, seed: u64, calls: u32)
+where
+    F: AsyncFn(Arc<dyn Clock>) -> Vec<Arc<dyn Store>>,
+{
+    if let Some(difference) = difference(make, seed, calls).await {
+        panic!("PAAS_SEED={seed} replays this: {difference}");
+    }
+}
+
+/// Where stores answered differently.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Difference {
+    /// The calls, as few as were found; the last one shows it.
+    pub calls: Vec<String>,
+    /// What the first store answered.
+    pub first: String,
+    /// What another one did.
+    pub other: String,
+    /// Which one.
+    pub store: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "after these calls")?;
+        for call in &self.calls {
+            writeln!(f, "  {call}")?;
+        }
+        write!(f, "the first store answers\n  {}\nand {}\n  {}", self.first, self.store, self.other)
+    }
+}
+
+/// As [`agree`], but it tells of a difference instead of panicking.
+pub async fn difference<F>(make: F, seed: u64, calls: u32) -> Option<Difference>
+where
+    F: AsyncFn(Arc<dyn Clock>) -> Vec<Arc<dyn Store>>,
+{
+    let mut calls = Author::think(seed, calls).await;
+    let (mut at, mut found) = replay(&make, &calls).await?;
+    calls.truncate(at + 1);
+    // Without ever smaller parts of the calls, as long as the stores still differ.
+    let (mut part, mut replays) = (calls.len() / 2, 0);
+    while part > 0 && replays < MOST_REPLAYS {
+        let mut from = 0;
+        while from < calls.len() && replays < MOST_REPLAYS {
+            let mut fewer = calls.clone();
+            fewer.drain(from..(from + part).min(calls.len()));
+            replays += 1;
+            if let Some(shown) = replay(&make, &fewer).await {
+                (at, found) = shown;
+                fewer.truncate(at + 1);
+                calls = fewer;
+            } else {
+                from += part;
+            }
+        }
+        part /= 2;
+    }
+    found.calls = calls.iter().map(|call| format!("{call:?}")).collect();
+    Some(found)
+}
+
+/// How often calls are made anew to find fewer that show a difference.
+const MOST_REPLAYS: u32 = 300;
+
+/// One call of a store, or time that passes.
+#[derive(Debug, Clone)]
+enum Call {
+    Commit(Transaction),
+    Claim(ClaimRequest),
+    Renew(Fence, Duration),
+    Lease(String, String, Duration),
+    Unlease(String, String),
+    Leased(String),
+    NextDue,
+    List(Table, ListQuery),
+    Events(u64, Option<&'static str>, usize),
+    Pass(Duration),
+}
+
+/// What a store answers, as text; of errors the code alone.
+async fn answer(store: &dyn Store, call: &Call) -> String {
+    fn text<T: fmt::Debug>(answer: Result<T>) -> String {
+        format!("{:?}", answer.map_err(|e| -> ErrorCode { e.code() }))
+    }
+    match call.clone() {
+        Call::Commit(transaction) => text(store.commit(transaction).await),
+        Call::Claim(request) => text(store.claim(&request).await),
+        Call::Renew(fence, ttl) => text(store.renew(&fence, ttl).await),
+        Call::Lease(name, owner, ttl) => text(store.lease(&name, &owner, ttl).await),
+        Call::Unlease(name, owner) => text(store.unlease(&name, &owner).await),
+        Call::Leased(name) => text(store.leased(&name).await),
+        Call::NextDue => text(store.next_due().await),
+        Call::List(table, query) => text(store.list(table, &query).await),
+        Call::Events(after, subject, limit) => text(store.events(after, subject, limit).await),
+        Call::Pass(_) => String::new(),
+    }
+}
+
+/// Makes the calls to new stores, and says which one shows a difference.
+async fn replay<F>(make: &F, calls: &[Call]) -> Option<(usize, Difference)>
+where
+    F: AsyncFn(Arc<dyn Clock>) -> Vec<Arc<dyn Store>>,
+{
+    let clock = Arc::new(ManualClock::default());
+    let stores = make(clock.clone()).await;
+    let (first, others) = stores.split_first()?;
+    for (at, call) in calls.iter().enumerate() {
+        if let Call::Pass(time) = call {
+            clock.advance(*time);
+        }
+        let expected = answer(first.as_ref(), call).await;
+        for store in others {
+            let other = answer(store.as_ref(), call).await;
+            if other != expected {
+                let store = format!("{store:?}").chars().take(40).collect();
+                return Some((at, Difference { calls: Vec::new(), first: expected, other, store }));
+            }
+        }
+    }
+    None
+}
+
+/// Thinks out calls, with a store in memory that tells which ones make sense.
+struct Author {
     random: Random,
     clock: Arc<ManualClock>,
     model: MemoryStore,
@@ -45,7 +167,6 @@ struct Run {
     turns: Vec<TurnId>,
     /// Every claim ever made, so that stale ones are tried, too.
     fences: Vec<Fence>,
-    call: String,
 }
 
 const SUBJECTS: [&str; 3] = ["a", "b", "ab"];
@@ -53,9 +174,10 @@ const KINDS: [&str; 2] = ["deploy", "rollback"];
 const STATES: [QueueState; 4] =
     [QueueState::Queued, QueueState::Active, QueueState::Parked, QueueState::Ended];
 
-impl Run {
-    fn new(seed: u64, clock: Arc<ManualClock>) -> Self {
-        Self {
+impl Author {
+    async fn think(seed: u64, calls: u32) -> Vec<Call> {
+        let clock = Arc::new(ManualClock::default());
+        let mut author = Self {
             random: Random::new(seed),
             model: MemoryStore::new(clock.clone()),
             clock,
@@ -63,81 +185,49 @@ impl Run {
             owners: (0..3).map(|_| OwnerId::new()).collect(),
             turns: (0..2).map(|_| TurnId::new()).collect(),
             fences: Vec::new(),
-            call: String::new(),
+        };
+        let mut written = Vec::new();
+        for _ in 0..calls {
+            let call = author.call();
+            match &call {
+                Call::Pass(time) => author.clock.advance(*time),
+                Call::Claim(request) => {
+                    if let Ok(Some(row)) = author.model.claim(request).await {
+                        author.fences.push(super::fence(&row));
+                    }
+                }
+                call => drop(answer(&author.model, call).await),
+            }
+            written.push(call);
         }
+        // In the end, all that is kept.
+        written.extend(Table::ALL.iter().map(|table| Call::List(*table, ListQuery::all())));
+        written.push(Call::Events(0, None, usize::MAX));
+        written
     }
 
-    async fn step(&mut self, store: &dyn Store) {
+    fn call(&mut self) -> Call {
         match self.random.below(20) {
-            0..7 => {
-                let transaction = self.transaction();
-                let (ours, theirs) =
-                    (self.model.commit(transaction.clone()).await, store.commit(transaction.clone()).await);
-                self.same(&transaction, ours, theirs);
+            0..7 => Call::Commit(self.transaction()),
+            7..11 => {
+                let kinds =
+                    KINDS.iter().filter(|_| self.random.below(4) > 0).map(|name| (kind(name), 1)).collect();
+                let owner = self.random.pick(&self.owners);
+                Call::Claim(ClaimRequest::new(owner, self.ttl(), kinds))
             }
-            7..11 => self.claim(store).await,
-            11 => {
-                let (fence, ttl) = (self.fence(), self.ttl());
-                let (ours, theirs) = (self.model.renew(&fence, ttl).await, store.renew(&fence, ttl).await);
-                self.same(&("renew", fence, ttl), ours, theirs);
-            }
-            12 | 13 => {
-                let (name, owner, ttl) = (self.lease_name(), self.lease_owner(), self.ttl());
-                let ours = self.model.lease(&name, &owner, ttl).await;
-                self.same(&("lease", &name, &owner, ttl), ours, store.lease(&name, &owner, ttl).await);
-            }
-            14 => {
-                let (name, owner) = (self.lease_name(), self.lease_owner());
-                let ours = self.model.unlease(&name, &owner).await;
-                self.same(&("unlease", &name, &owner), ours, store.unlease(&name, &owner).await);
-            }
-            15 | 16 => self.clock.advance(Duration::from_nanos(self.random.below(8_000_000_000))),
-            17 => {
-                let table = self.random.pick(Table::ALL);
-                let query = self.query();
-                self.list(store, table, query).await;
-            }
+            11 => Call::Renew(self.fence(), self.ttl()),
+            12 | 13 => Call::Lease(self.lease_name(), self.lease_owner(), self.ttl()),
+            14 => Call::Unlease(self.lease_name(), self.lease_owner()),
+            15 | 16 => Call::Pass(Duration::from_nanos(self.random.below(8_000_000_000))),
+            17 => Call::List(self.random.pick(Table::ALL), self.query()),
             18 => {
                 let (after, limit) = (self.random.below(40), self.random.index(0..5));
                 let subject = self.random.pick(&SUBJECTS);
-                let subject = self.random.chance().then_some(subject);
-                self.events(store, after, subject, limit).await;
+                Call::Events(after, self.random.chance().then_some(subject), limit)
             }
-            _ => {
-                let (ours, theirs) = (self.model.next_due().await, store.next_due().await);
-                self.same(&"next_due", ours, theirs);
-                let name = self.lease_name();
-                let (ours, theirs) = (self.model.leased(&name).await, store.leased(&name).await);
-                self.same(&("leased", &name), ours, theirs);
-            }
+            _ if self.random.chance() => Call::NextDue,
+            _ => Call::Leased(self.lease_name()),
         }
-    }
-
-    async fn claim(&mut self, store: &dyn Store) {
-        let kinds = KINDS.iter().filter(|_| self.random.below(4) > 0).map(|name| (kind(name), 1)).collect();
-        let owner = self.random.pick(&self.owners);
-        let request = ClaimRequest::new(owner, self.ttl(), kinds);
-        let ours = self.model.claim(&request).await;
-        if let Ok(Some(row)) = &ours {
-            self.fences.push(super::fence(row));
-        }
-        self.same(&request, ours, store.claim(&request).await);
-    }
-
-    async fn list(&self, store: &dyn Store, table: Table, query: ListQuery) {
-        let (ours, theirs) = (self.model.list(table, &query).await, store.list(table, &query).await);
-        self.same(&(table, &query), ours, theirs);
-    }
-
-    async fn events(&self, store: &dyn Store, after: u64, subject: Option<&str>, limit: usize) {
-        let ours = self.model.events(after, subject, limit).await;
-        self.same(&("events", after, subject, limit), ours, store.events(after, subject, limit).await);
-    }
-
-    fn same<T: fmt::Debug + PartialEq>(&self, what: &dyn fmt::Debug, ours: Result<T>, theirs: Result<T>) {
-        let code = |e: crate::Error| -> ErrorCode { e.code() };
-        let (ours, theirs) = (ours.map_err(code), theirs.map_err(code));
-        assert_eq!(theirs, ours, "left is the store, right the model, at {}: {what:?}", self.call);
     }
 
     fn transaction(&mut self) -> Transaction {
