@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use paas_core::testkit::world::Fault;
+use paas_core::testkit::world::{Fault, TestPlatform};
 use paas_core::{
-    AddonId, AddonOrder, ConfigEdit, ConfigKey, ConfigVars, ErrorCode, RollbackOrder, StepState, Subject,
-    Version, WorkflowState,
+    AddonId, AddonOrder, AddonState, ConfigEdit, ConfigKey, ConfigVars, ErrorCode, RollbackOrder, StepState,
+    Subject, Version, WorkflowState,
 };
 
 use crate::{Bench, WEB, hello, me};
@@ -216,4 +216,28 @@ async fn credentials_of_an_app_that_was_never_deployed_are_rotated_at_once() {
     let before = fake_url(&bench).await;
     bench.engine.rotate_addon(addon, &me()).await.unwrap().succeeded().await.unwrap();
     assert_ne!(fake_url(&bench).await, before);
+}
+
+#[tokio::test]
+async fn what_a_first_deploy_made_is_unmade_when_somebody_adds_the_same_before_it_goes_on() {
+    let bench = Bench::new().await;
+    let world = &bench.platform.world;
+    world.plan("bind", [Fault::Hang]);
+    let code = app_json(&[wish("fakesql", "null")]);
+    let deploy = TestPlatform::deploy(&bench.engine, &hello(), &code).await.unwrap();
+    while world.planned("bind") > 0 {
+        tokio::task::yield_now().await;
+    }
+    // It has made one, and stops.
+    bench.engine.shutdown().await;
+    let order = AddonOrder::new("fakesql".parse().unwrap());
+    let (added, _) = bench.engine.add_addon(&hello(), order, &me()).await.unwrap();
+    let next = bench.platform.engine(bench.store.clone()).unwrap().build().unwrap();
+    next.start().await.unwrap();
+    next.workflow(deploy.id()).succeeded().await.unwrap();
+    while !next.addons(&hello()).await.unwrap().iter().all(|addon| addon.state == AddonState::Provisioned) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.addons().into_keys().collect::<Vec<_>>(), [added]);
+    next.shutdown().await;
 }

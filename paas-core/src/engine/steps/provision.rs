@@ -54,13 +54,16 @@ impl Step for ProvisionFirst {
         // All are chosen before the first is made: a service that isn't had here makes nothing.
         let there = inner.ledger.addons(app.id).await?;
         let mut wanted: Vec<(Arc<dyn AddonProvider>, MadeAddon)> = Vec::new();
+        let mut unwanted: Vec<(Arc<dyn AddonProvider>, AddonId)> = Vec::new();
         for (index, wish) in wishes(&built).iter().enumerate() {
             let (provider, catalog) = inner.provider(&wish.service).await?;
             let attachment = wish.attachment.as_ref().unwrap_or(&catalog.attachment);
             let taken = there.iter().map(|addon| &addon.attachment);
             let taken = taken.chain(wanted.iter().map(|(_, made)| &made.attachment)).any(|a| a == attachment);
             let has_one = there.iter().any(|addon| addon.service == catalog.service);
+            let id = addon_id(call.workflow.id, index);
             if taken || (wish.attachment.is_none() && has_one) {
+                unwanted.push((provider, id));
                 continue;
             }
             let plan = chosen(&catalog, wish.plan.as_ref())?;
@@ -69,7 +72,6 @@ impl Step for ProvisionFirst {
                 call.ctx.log.line(format!(" !     {service} has no plan {other} here; it gets {plan}"));
             }
             let attachment = attachment.clone();
-            let id = addon_id(call.workflow.id, index);
             wanted.push((provider, MadeAddon { id, plan, attachment, service: catalog.service }));
         }
         let attached = there.iter().map(|addon| &addon.attachment);
@@ -89,12 +91,17 @@ impl Step for ProvisionFirst {
         for (provider, made) in wanted {
             if let Some(key) = hides(&app, &made.attachment) {
                 call.ctx.log.line(format!("       {} is not needed: {key} is set", made.service));
+                unwanted.push((provider, made.id));
                 continue;
             }
             call.ctx.log.line(format!("-----> Provisioning {} ({})", made.service, made.plan));
             vars.extend(make(&call.ctx, provider.as_ref(), &made, &app.name).await?);
             call.ctx.log.line(format!("       Attached as {}", made.attachment));
             addons.push(made);
+        }
+        // An earlier attempt may have made what somebody has added since.
+        for (provider, id) in unwanted.into_iter().filter(|_| call.ctx.attempt > 1) {
+            provider.deprovision(&call.ctx, id).await?;
         }
         Ok(StepOutput::with(&Made { addons, env })?.with_secret(vars))
     }
