@@ -12,7 +12,7 @@ use paas_core::store::{SqliteStore, StoreBackup};
 use paas_core::vault::KeyFile;
 use paas_core::{
     Cancel, CancelReason, Clock, DirBlobs, Engine, EngineBuilder, EngineOptions, Error, ErrorCode, Result,
-    SystemClock, Vault,
+    SteadyClock, SystemClock, Vault,
 };
 use paas_run::logs::{FileLogs, LogBounds};
 use paas_run::process::{ProcessConfig, ProcessRuntime};
@@ -32,7 +32,7 @@ pub struct Local {
     pub folder: PathBuf,
     /// Where users' requests arrive.
     pub address: SocketAddr,
-    /// The time.
+    /// The time, which doesn't jump when the machine's clock is set.
     pub clock: Arc<dyn Clock>,
     /// Sources and slugs.
     pub blobs: Arc<DirBlobs>,
@@ -76,7 +76,7 @@ impl Local {
         let listener = TcpListener::bind(listen).await.map_err(deaf)?;
         let address = listener.local_addr().map_err(deaf)?;
 
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let blobs = Arc::new(DirBlobs::open(folder.join("blobs"))?.with_clock(clock.clone()));
         let logs = Arc::new(FileLogs::open(folder.join("logs"), LogBounds::default())?);
         let process = ProcessConfig::new(
@@ -90,7 +90,7 @@ impl Local {
         let store = Arc::new(SqliteStore::open(folder.join("paas.db"), clock.clone())?);
         // The runtime has the folder for itself, so whoever holds a lease is dead.
         store.end_leases().await?;
-        let proxy = Proxy::new(ProxyConfig::default(), logs.clone(), clock.clone());
+        let proxy = Proxy::new(ProxyConfig::default(), logs.clone(), Arc::new(SystemClock::new()));
         let stop = Cancel::new();
         let server = tokio::spawn({
             let (proxy, stop) = (proxy.clone(), stop.clone());

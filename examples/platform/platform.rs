@@ -8,7 +8,8 @@ use paas::run::handover::{Door, Predecessor};
 use paas::run::logs::{FileLogs, LogBounds};
 use paas::run::proxy::{Proxy, ProxyConfig};
 use paas::{
-    AppName, Cancel, CancelReason, Clock, DomainName, Engine, Error, ErrorCode, Result, Router, SystemClock,
+    AppName, Cancel, CancelReason, Clock, DomainName, Engine, Error, ErrorCode, Result, Router, SteadyClock,
+    SystemClock,
 };
 use tokio::task::JoinHandle;
 
@@ -87,9 +88,9 @@ impl Platform {
         folder.keep_ports(Ports { http: Some(http.port()), git: Some(git.port()) })?;
         let (token, domain) = (folder.token()?, options.domain.clone());
         let site = Site { folder: folder.path.clone(), token, http, git, domain };
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let logs = Arc::new(FileLogs::open(site.folder.join("logs"), LogBounds::default())?);
-        let proxy = Proxy::new(ProxyConfig::default(), logs.clone(), clock.clone());
+        let proxy = Proxy::new(ProxyConfig::default(), logs.clone(), Arc::new(SystemClock::new()));
 
         let (router, mut works) = match &mut before {
             None => {

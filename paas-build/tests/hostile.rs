@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use paas_core::ErrorCode;
-use paas_sandbox::{Confined, Helper, Profile};
+use paas_sandbox::{Confined, Group, Helper, Limits, Profile};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use world::{World, text};
 
@@ -151,7 +151,8 @@ async fn a_build_that_a_killed_engine_left_running_is_ended_at_the_next_start_an
         let folder = world.dir.path().join("data/work").join(&name);
         fs::create_dir(&folder).unwrap();
         let lock = fs::File::create(folder.join("lock")).unwrap();
-        let profile = Profile::new().group(format!("build-{name}"));
+        let limits = Limits::new().memory(1 << 30).tasks(100);
+        let profile = Profile::new().group(format!("build-{name}")).limits(limits);
         let mut child = Confined::new(&helper, profile, "bash")
             .args(["-c", "setsid sleep 1000000 & echo ready; sleep 1000000"])
             .env("PATH", "/usr/bin:/bin")
@@ -167,7 +168,10 @@ async fn a_build_that_a_killed_engine_left_running_is_ended_at_the_next_start_an
     world.again().await;
     assert!(!orphan.wait().await.unwrap().success());
     assert!(!orphans_folder.exists());
+    let group = |folder: &Path| Group::find(&format!("build-{}", folder.file_name().unwrap().display()));
+    assert!(group(&orphans_folder).is_void(), "its control group is left");
     assert!(lives_folder.exists());
     assert!(Path::new(&format!("/proc/{}/exe", alive.id())).exists());
     alive.stop(std::time::Duration::ZERO).await.unwrap();
+    group(&lives_folder).remove();
 }

@@ -15,3 +15,4 @@ mod life;
 mod pushes;
 mod replace;
 mod secrets;
+mod trouble;

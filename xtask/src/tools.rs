@@ -39,6 +39,12 @@ const TOOLS: &[Tool] = &[
         packages: &["ruby", "bundler"],
     },
     Tool { name: "Go", there: |root| answers(root, "go", &["version"]), packages: &["golang-go"] },
+    Tool {
+        name: "a clock that can be faked",
+        there: |_| Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1").exists(),
+        packages: &["libfaketime"],
+    },
+    Tool { name: "mkfs.ext4", there: |root| answers(root, "mkfs.ext4", &["-V"]), packages: &["e2fsprogs"] },
     Tool { name: "PostgreSQL server", there: |_| has_postgres(), packages: &["postgresql"] },
 ];
 

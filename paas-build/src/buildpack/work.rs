@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use paas_core::{Error, Result};
-use paas_sandbox::{Group, Limits, Profile, User, tree};
+use paas_sandbox::{Group, Profile, User, tree};
 
 /// Where every build sees its folders. The same for all, so that the same input gives the same slug.
 pub(super) mod seen {
@@ -110,7 +110,7 @@ pub(super) fn end_orphans(root: &Path) -> Result<()> {
 
 /// Kills all processes of the build with this folder.
 fn end(folder: &Path) -> paas_sandbox::Result<()> {
-    let left = Group::create(Some(&group(folder)), &Limits::default())?;
+    let left = Group::find(&group(folder));
     // Killed processes need a moment until they are gone; the kernel may still write for them.
     for _ in 0..1000 {
         if left.remove() {

@@ -71,6 +71,8 @@ pub(crate) fn receive_settings(hooks: &Path, max_bytes: u64) -> Vec<OsString> {
         "transfer.fsckObjects=true",
         // Larger objects are streamed and not held in memory.
         "core.bigFileThreshold=32m",
+        // A push that was accepted outlives a power cut; git alone doesn't sync branches.
+        "core.fsync=committed,reference",
         "pack.windowMemory=256m",
         "pack.threads=2",
     ];

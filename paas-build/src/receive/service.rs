@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use paas_core::access::Action;
+use paas_core::disk::ensure_room;
 use paas_core::{App, AppName, Credentials, Error, ErrorCode, Principal, Result};
 use tower::{BoxError, Service};
 
@@ -144,6 +145,10 @@ impl Inner {
         app: Option<&App>,
         protocol: Option<&str>,
     ) -> Result<Response<ReceiveBody>> {
+        if asked.program == Program::Receive {
+            // git would only say that it can't make a folder.
+            ensure_room(self.repos.root(), 1 << 20)?;
+        }
         let repo = match app.and_then(|app| self.repos.find(app.id)) {
             Some(repo) => repo,
             None => self.repos.empty().await?,
@@ -254,6 +259,7 @@ fn refusal(error: &Error) -> Response<ReceiveBody> {
         ErrorCode::Conflict | ErrorCode::Exists => StatusCode::CONFLICT,
         ErrorCode::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let mut text = String::new();

@@ -14,7 +14,7 @@ use super::{Engine, Inner, kinds};
 use crate::vault::Vault;
 use crate::{
     Access, AddonProvider, Blobs, Builder, Cancel, Clock, DenyAll, Error, ErrorCode, KindName, Logs,
-    MemoryLogs, NoBlobs, OwnerId, Result, Router, Runtime, Source, StepName, Store, SystemClock,
+    MemoryLogs, NoBlobs, OwnerId, Result, Router, Runtime, Source, SteadyClock, StepName, Store,
 };
 
 type LayerFn = Box<dyn FnOnce(Waist) -> Waist + Send>;
@@ -47,7 +47,7 @@ impl std::fmt::Debug for EngineBuilder {
 
 impl EngineBuilder {
     pub(super) fn new(store: Arc<dyn Store>, runtime: Arc<dyn Runtime>, router: Arc<dyn Router>) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         Self {
             options: EngineOptions::default(),
             store,
@@ -91,7 +91,7 @@ impl EngineBuilder {
         self
     }
 
-    /// The time; the machine's by default.
+    /// The time; a [`SteadyClock`] by default. The store's must agree with it.
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self

@@ -51,6 +51,11 @@ impl Client {
         self.runtime.block_on(work).unwrap()
     }
 
+    /// What may fail for now.
+    pub(crate) fn attempt<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     pub(crate) fn state(&self, handle: &WorkflowHandle) -> Workflow {
         self.wait(handle.state())
     }

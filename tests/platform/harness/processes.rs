@@ -1,7 +1,7 @@
 //! Which processes belong to a data folder, found from outside by what the kernel knows of each.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -73,8 +73,8 @@ impl Process {
         Some(Self { identity, parent, args, environ: text("environ").unwrap_or_default() })
     }
 
-    /// Whether it was started for, looks at, or has open something in this folder.
-    fn touches(&self, folder: &str, own_mounts: &str) -> bool {
+    /// Whether it was started for, looks at, or has open something in this folder, which lies there on its disk.
+    fn touches(&self, folder: &str, own_mounts: &str, on_disk: &OnDisk) -> bool {
         let proc = format!("/proc/{}", self.identity.pid);
         let link = |name: String| {
             fs::read_link(name).is_ok_and(|target| target.to_string_lossy().starts_with(folder))
@@ -84,13 +84,42 @@ impl Process {
         }
         let namespace = fs::read_link(format!("{proc}/ns/mnt")).unwrap_or_default();
         if namespace.as_os_str() != own_mounts
-            && fs::read_to_string(format!("{proc}/mountinfo")).is_ok_and(|mounts| mounts.contains(folder))
+            && fs::read_to_string(format!("{proc}/mountinfo"))
+                .is_ok_and(|mounts| on_disk.is_shown_in(&mounts))
         {
             return true;
         }
         let open = fs::read_dir(format!("{proc}/fd"));
         open.into_iter().flatten().flatten().any(|fd| link(fd.path().to_string_lossy().into_owned()))
     }
+}
+
+/// Which disk a folder lies on, and where: a sandbox shows it by that, whatever the disk is called outside.
+struct OnDisk {
+    device: String,
+    path: PathBuf,
+}
+
+impl OnDisk {
+    fn of(folder: &Path) -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = mounts.lines().filter_map(mount).filter(|(_, _, at)| folder.starts_with(at));
+        // The last of the longest is the one on top.
+        let (device, root, at) = mounts.max_by_key(|(_, _, at)| at.len()).expect("a disk");
+        let below = folder.strip_prefix(at).unwrap_or(folder);
+        Self { device: device.to_owned(), path: Path::new(root).join(below) }
+    }
+
+    fn is_shown_in(&self, mounts: &str) -> bool {
+        let mut shown = mounts.lines().filter_map(mount);
+        shown.any(|(device, root, _)| device == self.device && Path::new(root).starts_with(&self.path))
+    }
+}
+
+/// Of a line of `mountinfo` the device, the folder of it that is shown, and where.
+fn mount(line: &str) -> Option<(&str, &str, &str)> {
+    let mut fields = line.split(' ').skip(2);
+    Some((fields.next()?, fields.next()?, fields.next()?))
 }
 
 /// Everything that runs here, less this process.
@@ -105,5 +134,6 @@ pub(crate) fn of(data: &Path) -> Vec<Process> {
     let folder = data.to_str().unwrap();
     let own_mounts = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
     let own_mounts = own_mounts.to_str().unwrap_or_default();
-    all().filter(|process| process.touches(folder, own_mounts)).collect()
+    let on_disk = OnDisk::of(data);
+    all().filter(|process| process.touches(folder, own_mounts, &on_disk)).collect()
 }

@@ -27,6 +27,7 @@ pub(crate) struct World {
     scratch: TempDir,
     /// What the platform finds programs in; ours where `None`.
     path: Option<OsString>,
+    env: Vec<(String, String)>,
     running: Option<Running>,
     ready: Option<Ready>,
 }
@@ -80,7 +81,7 @@ impl World {
     pub(crate) fn not_started() -> Self {
         let scratch = tempfile::Builder::new().prefix("paas-platform-").tempdir().unwrap();
         let data = scratch.path().join("data");
-        Self { data, scratch, path: None, running: None, ready: None }
+        Self { data, scratch, path: None, env: Vec::new(), running: None, ready: None }
     }
 
     /// Keeps its data in this folder.
@@ -94,6 +95,12 @@ impl World {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs = std::iter::once(dir.to_owned()).chain(std::env::split_paths(&path));
         self.path = Some(std::env::join_paths(dirs).unwrap());
+        self
+    }
+
+    /// Starts with this in its environment.
+    pub(crate) fn with_env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
         self
     }
 
@@ -146,6 +153,7 @@ impl World {
         if let Some(path) = &self.path {
             command.env("PATH", path);
         }
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }
 

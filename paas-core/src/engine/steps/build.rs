@@ -12,6 +12,7 @@ use super::first_env;
 use super::workdir::WorkDir;
 use crate::archive::{self, Limits};
 use crate::blocking;
+use crate::disk::ensure_room;
 use crate::engine::Inner;
 use crate::engine::kind::{Changes, Moment, Step, StepCall, StepOutput};
 use crate::engine::kinds::{DeployInput, Platform};
@@ -46,6 +47,11 @@ impl Step for Build {
         let first = app.live.is_none();
         let config = inner.build_environment(&app).await?;
         let work = WorkDir::make(&inner.options.work_dir).await?;
+        if let Some(source) = inner.blobs.local_path(fetched.tree) {
+            // Unpacked, as it is built, and as a slug.
+            let packed = source.metadata().map_or(0, |source| source.len());
+            ensure_room(work.path(), 3 * packed)?;
+        }
         let tree = work.path().join("tree");
         unpack(&inner, fetched.tree, &tree).await?;
         let mut ctx = call.ctx.clone();
