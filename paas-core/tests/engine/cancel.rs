@@ -90,3 +90,21 @@ async fn invariant_8_what_takes_too_long_fails_and_is_undone() {
     bench.is_sound().await;
     bench.deploy(WEB).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_app_whose_destroying_is_cancelled_while_it_waits_is_an_app_as_before() {
+    let bench = Bench::new().await;
+    bench.deploy(WEB).await.unwrap();
+    bench.platform.world.plan("build", [Fault::Hang]);
+    let in_the_way = TestPlatform::deploy(&bench.engine, &hello(), "web: other\n").await.unwrap();
+    until(&bench, in_the_way.id(), "build").await;
+    let destroy = bench.engine.destroy_app(&hello(), &me()).await.unwrap();
+    bench.engine.cancel(destroy.id(), "oh no", &me()).await.unwrap();
+    assert_eq!(destroy.ended().await.unwrap().state, WorkflowState::Cancelled);
+    assert!(!bench.engine.app(&hello()).await.unwrap().destroying);
+    bench.engine.cancel(in_the_way.id(), "enough", &me()).await.unwrap();
+    in_the_way.ended().await.unwrap();
+    bench.deploy("web: third\n").await.unwrap();
+    bench.is_sound().await;
+    bench.engine.destroy_app(&hello(), &me()).await.unwrap().succeeded().await.unwrap();
+}

@@ -81,6 +81,9 @@ impl Run {
             }
             let mut tx = Transaction::new().fenced(self.fence).write(write);
             tx.writes.extend(changes.writes);
+            if never_began(&next) {
+                self.inner.take_back(&mut tx, &next).await?;
+            }
             // That a workflow has ended, or rests, is told last.
             let (rests, events): (Vec<_>, Vec<_>) = events
                 .into_iter()
@@ -315,6 +318,12 @@ pub(crate) fn leave(next: &mut Workflow, index: usize, missing: Missing, events:
     if let Some(abandoned) = &mut next.abandoned {
         abandoned.left.push(left);
     }
+}
+
+/// Whether it ends although none of its steps was ever begun.
+fn never_began(workflow: &Workflow) -> bool {
+    matches!(workflow.state, WorkflowState::Failed | WorkflowState::Cancelled)
+        && workflow.steps.iter().all(|step| step.state == StepState::Pending)
 }
 
 fn extend(changes: &mut Changes, more: Changes) {
