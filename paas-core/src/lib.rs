@@ -77,8 +77,8 @@ pub use context::{Context, IdempotencyKey};
 pub use digest::Digest;
 pub use engine::{
     AddonOrder, Changes, Collected, ConfigEdit, DeployOrder, Engine, EngineBuilder, EngineOptions,
-    EventStream, FirstSight, Flow, KeyState, Moment, RollbackOrder, Step, StepAction, StepCall, StepDef,
-    StepOutput, Turn, Waist, WorkflowHandle, WorkflowKind,
+    EventStream, FirstSight, FleetRouter, Flow, KeyState, Moment, RollbackOrder, RouteFollower, Step,
+    StepAction, StepCall, StepDef, StepOutput, Turn, Waist, WorkflowHandle, WorkflowKind,
 };
 pub use error::{Error, ErrorCode, Failure, Result, Retry};
 pub use event::{Event, EventKind};

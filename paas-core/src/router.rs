@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{AppId, AppName, Context, DomainName, Result, Version};
 
@@ -113,12 +114,21 @@ pub struct RouterCapabilities {
     pub drain: bool,
     /// Routes are kept over a restart of the router; without, the engine fills it again.
     pub durable: bool,
+    /// [`Router::serve_until`] works.
+    pub expires: bool,
 }
 
 impl RouterCapabilities {
     /// Sees requests in flight, and is filled again after a restart.
     pub fn draining() -> Self {
-        Self { drain: true, durable: false }
+        Self { drain: true, durable: false, expires: false }
+    }
+
+    /// And can be told until when its routes hold.
+    #[must_use]
+    pub fn expiring(mut self) -> Self {
+        self.expires = true;
+        self
     }
 }
 
@@ -156,6 +166,20 @@ pub trait Router: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `cancelled`.
     async fn drain(&self, ctx: &Context, request: &DrainRequest) -> Result<u64>;
+
+    /// Tells it until when its routes hold; `None` is for ever, as it is at first.
+    ///
+    /// # Behavior
+    /// - From then on no request reaches a backend: it waits a moment for another word, and is then answered with 503.
+    ///   That needs nobody who calls, since whoever would may be frozen or cut off. Requests in flight go on.
+    /// - A later time makes all routes hold again, as they were applied last.
+    ///
+    /// # Errors
+    /// `unsupported` where [`RouterCapabilities::expires`] is false.
+    fn serve_until(&self, until: Option<Instant>) -> Result<()> {
+        let _ = until;
+        Err(crate::Error::unsupported("routing until a given time"))
+    }
 }
 
 const _: fn(&dyn Router) = |_| {};

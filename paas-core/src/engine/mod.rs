@@ -9,6 +9,7 @@ mod decide;
 mod dispatch;
 mod environment;
 mod explain;
+mod fleet;
 mod freeze;
 mod garbage;
 mod handle;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 
 pub use actions::{AddonOrder, ConfigEdit, DeployOrder, KeyState, RollbackOrder};
 pub use builder::EngineBuilder;
+pub use fleet::{FleetRouter, RouteFollower};
 pub use garbage::Collected;
 pub use handle::WorkflowHandle;
 pub use kind::{Changes, Flow, Moment, Step, StepAction, StepCall, StepDef, StepOutput, WorkflowKind};

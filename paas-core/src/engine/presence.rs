@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Inner;
 use super::ledger::{decode, encode};
 use crate::Result;
-use crate::store::{Expect, ListQuery, Table, Transaction, Write};
+use crate::store::{Expect, ListQuery, Store, Table, Transaction, Write};
 
 /// What an engine says of itself, in a row of [`Table::Platform`] below this parent. It counts while the engine holds the
 /// lease of the row's key.
@@ -30,9 +31,7 @@ fn key(inner: &Inner) -> String {
 
 /// Says that this engine is there, and what it knows.
 pub(crate) async fn announce(inner: &Inner) -> Result<()> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "a machine".into());
-    let at = format!("{} (process {})", host.trim(), std::process::id());
-    let presence = Presence { at, known: inner.vault.known(), sealing: inner.vault.sealing() };
+    let presence = Presence { at: here(), known: inner.vault.known(), sealing: inner.vault.sealing() };
     let (key, body) = (key(inner), encode(&presence)?);
     inner.store.lease(&key, &inner.owner.to_string(), inner.options.lease).await?;
     if inner.store.get(Table::Platform, &key).await?.is_some_and(|row| row.body == body) {
@@ -74,17 +73,28 @@ pub(crate) async fn stay(inner: Arc<Inner>) {
     }
 }
 
-/// The engines that are there. What dead ones said is removed.
+/// Where this process runs, for people.
+pub(crate) fn here() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "a machine".into());
+    format!("{} (process {})", host.trim(), std::process::id())
+}
+
+/// The engines that are there.
 pub(crate) async fn engines(inner: &Inner) -> Result<Vec<Presence>> {
+    present(inner.store.as_ref(), PARENT).await
+}
+
+/// What those below this parent say who hold the lease of their row. What dead ones said is removed.
+pub(crate) async fn present<T: DeserializeOwned>(store: &dyn Store, parent: &str) -> Result<Vec<T>> {
     let mut there = Vec::new();
-    for row in inner.store.list(Table::Platform, &ListQuery::of(PARENT)).await? {
-        if inner.store.leased(&row.key).await?.is_some() {
-            there.push(decode(&row, "the engine")?);
+    for row in store.list(Table::Platform, &ListQuery::of(parent)).await? {
+        if store.leased(&row.key).await?.is_some() {
+            there.push(decode(&row, "what is there:")?);
             continue;
         }
         // It may have come back just now: then its row has changed, or is written again by its next word.
         let gone = Write::delete(Table::Platform, row.key, Expect::Rev(row.rev));
-        match inner.store.commit(Transaction::new().write(gone)).await {
+        match store.commit(Transaction::new().write(gone)).await {
             Err(error) if error.code() != crate::ErrorCode::Conflict => return Err(error),
             _ => {}
         }

@@ -45,6 +45,9 @@ pub async fn conformance(router: Arc<dyn Router>, client: Arc<dyn RouterClient>)
         suite.a_drain_waits_for_requests_in_flight_and_says_how_many_are_left().await;
         suite.a_drain_can_be_cancelled().await;
     }
+    if suite.router.capabilities().expires {
+        suite.a_router_whose_time_is_up_reaches_no_backend_until_it_gets_more().await;
+    }
 }
 
 struct Suite {
@@ -285,6 +288,23 @@ impl Suite {
         assert_eq!(error.code(), ErrorCode::Cancelled);
         old.release();
         held.await.expect("the client doesn't panic");
+    }
+
+    async fn a_router_whose_time_is_up_reaches_no_backend_until_it_gets_more(&self) {
+        let host = "expired.conformance.test";
+        let origin = Origin::start("one").await;
+        self.apply(&routes("expired", 1, &[host], &[&origin])).await;
+        let until =
+            |until| self.router.serve_until(until).expect("it can be told until when its routes hold");
+        until(Some(tokio::time::Instant::now()));
+        assert_eq!(self.get(host, "/").await.0, 503, "a router whose time is up answers for itself");
+        let unknown = self.get("unknown.conformance.test", "/").await.0;
+        assert_eq!(unknown, 503, "and can't know that a host leads nowhere");
+        assert_eq!(origin.requests(), 0, "a router whose time is up reaches no backend");
+        until(Some(tokio::time::Instant::now() + PATIENCE));
+        assert_eq!(self.get(host, "/").await.1, "one", "with more time the routes hold again");
+        until(None);
+        assert_eq!(self.get(host, "/").await.1, "one", "and then for ever");
     }
 
     /// Sends a request that the origin doesn't answer before it is released.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use paas_core::{AppName, AppRoutes, Context, DrainRequest, Result, Router, RouterCapabilities};
+use tokio::time::Instant;
 
 use super::Message;
 use super::predecessor::Shared;
@@ -49,5 +50,9 @@ impl Router for Both {
         let (own, theirs) =
             tokio::try_join!(self.own.drain(ctx, request), async { ctx.cancel.guard(theirs).await? })?;
         Ok(own + theirs)
+    }
+
+    fn serve_until(&self, until: Option<Instant>) -> Result<()> {
+        self.own.serve_until(until)
     }
 }

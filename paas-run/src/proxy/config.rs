@@ -16,6 +16,8 @@ pub struct ProxyConfig {
     pub connect_budget: Duration,
     /// How long a request waits for an app whose instances are about to be up before it ends as H20: 75 s.
     pub boot_timeout: Duration,
+    /// How long a request waits for a proxy that lost sight of the store whose routes it follows before it ends as H99: 5 s.
+    pub trust_timeout: Duration,
     /// How long an instance may take to its first byte, from the last byte of the request on: 30 s (H12).
     pub first_byte: Duration,
     /// How long a request, response or tunnel may lie still after that: 55 s (H15, H28).
@@ -58,6 +60,7 @@ impl Default for ProxyConfig {
             quarantine: Duration::from_secs(5),
             connect_budget: Duration::from_secs(75),
             boot_timeout: Duration::from_secs(75),
+            trust_timeout: Duration::from_secs(5),
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(55),
             header_timeout: Duration::from_secs(60),

@@ -16,7 +16,7 @@ use super::access::Record;
 use super::body::{BoxError, ProxyBody, RequestBody, Upload, UploadState};
 use super::client::Peer;
 use super::fault::Fault;
-use super::route::Refused;
+use super::route::{Refused, Route};
 use super::upstream::{Connection, Failed};
 use super::{Shared, headers, page, tunnel};
 
@@ -49,7 +49,10 @@ impl Shared {
         let on_upgrade =
             request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
-        let found = headers::host(&parts).and_then(|host| self.table.find(&host).ok_or(Fault::NoSuchApp));
+        let found = match headers::host(&parts) {
+            Ok(host) => self.find(&host).await,
+            Err(fault) => Err(fault),
+        };
         let route = match found {
             Ok(route) => route,
             // Nobody's log: there is no app.
@@ -64,6 +67,21 @@ impl Shared {
             }
             None => error(fault, None, None),
         })
+    }
+
+    async fn find(&self, host: &str) -> Result<Arc<Route>, Fault> {
+        loop {
+            if let Some(route) = self.table.find(host) {
+                return Ok(route);
+            }
+            if self.trust.holds(Instant::now()) {
+                return Err(Fault::NoSuchApp);
+            }
+            // It may have been made meanwhile.
+            if !self.trust.regained(self.config.trust_timeout).await {
+                return Err(Fault::Platform);
+            }
+        }
     }
 
     /// The app's answer. It takes the record along; where there is none, the record stays.
@@ -154,6 +172,13 @@ impl Shared {
         let mut pause = PAUSES.0;
         loop {
             let now = Instant::now();
+            if !self.trust.holds(now) {
+                let left = self.config.trust_timeout.saturating_sub(record.began.elapsed());
+                if !self.trust.regained(left).await {
+                    return Err(Fault::Platform);
+                }
+                continue;
+            }
             let claim = match record.route.claim(now) {
                 Ok(claim) => claim,
                 Err(Refused::Nobody(fault)) => return Err(fault),

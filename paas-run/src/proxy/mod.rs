@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `serve`, `wire`, `client` | a client's connection: accepting, draining, a client that takes nothing |
 //! | `table`, `route` | which host leads to which backends; the swap that drops nothing |
+//! | `trust` | until when that holds, for a proxy that follows a store |
 //! | `backend`, `upstream`, `deadline` | idle connections, and one that is driven by the request that uses it |
 //! | `forward`, `headers`, `body`, `tunnel` | a request's way, what is changed on it, WebSocket and its like |
 //! | `fault`, `page`, `access` | Heroku's codes, what people see, and the line in the app's log |
@@ -29,6 +30,7 @@ mod page;
 mod route;
 mod serve;
 mod table;
+mod trust;
 mod tunnel;
 mod upstream;
 mod wire;
@@ -56,6 +58,7 @@ pub use self::client::Client;
 use self::client::Peer;
 pub use self::config::{ProxyConfig, TunnelDrain};
 use self::table::Table;
+use self::trust::Trust;
 
 /// How often idle connections are looked at that nobody asks for any more.
 const REAP: Duration = Duration::from_secs(2);
@@ -85,6 +88,7 @@ pub struct Proxy {
 struct Shared {
     config: ProxyConfig,
     table: Table,
+    trust: Trust,
     logs: Arc<dyn Logs>,
     clock: Arc<dyn Clock>,
     reaper: Once,
@@ -105,6 +109,7 @@ impl Proxy {
         let shared = Shared {
             config,
             table: Table::default(),
+            trust: Trust::default(),
             logs,
             clock,
             reaper: Once::new(),
@@ -178,7 +183,7 @@ impl Shared {
 #[async_trait]
 impl Router for Proxy {
     fn capabilities(&self) -> RouterCapabilities {
-        RouterCapabilities::draining()
+        RouterCapabilities::draining().expiring()
     }
 
     async fn apply(&self, _: &paas_core::Context, routes: &AppRoutes) -> Result<()> {
@@ -219,6 +224,11 @@ impl Router for Proxy {
                 reason = ctx.cancel.cancelled() => return Err(reason.into()),
             }
         }
+    }
+
+    fn serve_until(&self, until: Option<Instant>) -> Result<()> {
+        self.shared.trust.set(until);
+        Ok(())
     }
 }
 

@@ -9,7 +9,9 @@ use paas_run::proxy::{Proxy, ProxyConfig};
 async fn the_proxy_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let logs = Arc::new(FileLogs::open(folder.path(), LogBounds::default()).unwrap());
-    let proxy = Proxy::new(ProxyConfig::default(), logs, Arc::new(SystemClock::new()));
+    let mut config = ProxyConfig::default();
+    config.trust_timeout = std::time::Duration::from_millis(100);
+    let proxy = Proxy::new(config, logs, Arc::new(SystemClock::new()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = LoopbackClient::new(listener.local_addr().unwrap());
     let cancel = Cancel::new();

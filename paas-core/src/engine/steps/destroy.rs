@@ -30,7 +30,8 @@ impl Step for Withdraw {
         let stored = stored.filter(|r| r.value.app_id == input.app_id && !r.value.domains.is_empty());
         let Some(stored) = stored else { return Ok(Changes::none()) };
         let none = AppRoutes::new(name, input.app_id, stored.value.generation + 1);
-        Ok(Changes::none().write(put_routes(&none, Expect::Rev(stored.rev))?))
+        let changed = EventKind::RoutesChanged { generation: none.generation };
+        Ok(Changes::none().write(put_routes(&none, Expect::Rev(stored.rev))?).event(changed))
     }
 }
 

@@ -1,0 +1,6 @@
+//! Engines on one PostgreSQL store, and proxies that follow its routes: with users' requests throughout.
+#![allow(missing_docs, clippy::unwrap_used, clippy::large_futures)]
+
+mod follow;
+mod machines;
+mod platform;
