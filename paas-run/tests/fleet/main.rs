@@ -4,3 +4,4 @@
 mod follow;
 mod machines;
 mod platform;
+mod rolling;

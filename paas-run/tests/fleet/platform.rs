@@ -12,9 +12,9 @@ use paas_core::testkit::router::{LoopbackClient, RouterClient as _};
 use paas_core::testkit::world::{FakeBuilder, FakeSource, TestPlatform, World};
 use paas_core::vault::MasterKey;
 use paas_core::{
-    AppName, AppRoutes, Cancel, CancelReason, Context, DirBlobs, DrainRequest, Engine, EngineOptions,
-    FleetRouter, MemoryLogs, Principal, Result, RouteFollower, Router, RouterCapabilities, Store,
-    SystemClock, Vault,
+    AppName, AppRoutes, Cancel, CancelReason, Context, DirBlobs, DrainRequest, Engine, EngineBuilder,
+    EngineOptions, FleetRouter, MemoryLogs, Principal, Result, RouteFollower, Router, RouterCapabilities,
+    Store, SystemClock, Vault,
 };
 use paas_run::proxy::{Proxy, ProxyConfig};
 use tokio::net::TcpListener;
@@ -54,18 +54,22 @@ impl Fleet {
     }
 
     pub(crate) async fn engine(&self) -> Engine {
+        self.engine_with(|builder| builder).await
+    }
+
+    pub(crate) async fn engine_with(&self, change: impl FnOnce(EngineBuilder) -> EngineBuilder) -> Engine {
         let store = self.store(&self.server.url()).await;
         let mut options = EngineOptions::default();
         options.work_dir = self.dir.path().join("work");
         options.poll = Duration::from_millis(50);
-        let engine = Engine::builder(store.clone(), self.machines.clone(), Arc::new(FleetRouter::new(store)))
-            .with_options(options)
-            .with_blobs(Arc::new(DirBlobs::open(self.dir.path().join("blobs")).unwrap()))
-            .with_vault(Vault::new(MasterKey::from_bytes(&[7; 32]).unwrap()))
-            .with_source(Arc::new(FakeSource::new(&self.world)))
-            .with_builder(Arc::new(FakeBuilder::new(&self.world)))
-            .build()
-            .unwrap();
+        let builder =
+            Engine::builder(store.clone(), self.machines.clone(), Arc::new(FleetRouter::new(store)))
+                .with_options(options)
+                .with_blobs(Arc::new(DirBlobs::open(self.dir.path().join("blobs")).unwrap()))
+                .with_vault(Vault::new(MasterKey::from_bytes(&[7; 32]).unwrap()))
+                .with_source(Arc::new(FakeSource::new(&self.world)))
+                .with_builder(Arc::new(FakeBuilder::new(&self.world)));
+        let engine = change(builder).build().unwrap();
         engine.start().await.unwrap();
         engine
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
+use tokio::time::Instant;
 
 use super::Chaos;
 use crate::blobs::{BlobEntry, BlobReader};
@@ -156,6 +157,10 @@ impl Router for Wrapped<dyn Router> {
 
     async fn drain(&self, ctx: &Context, request: &DrainRequest) -> Result<u64> {
         self.call("drain", ctx, self.inner.drain(ctx, request)).await
+    }
+
+    fn serve_until(&self, until: Option<Instant>) -> Result<()> {
+        self.inner.serve_until(until)
     }
 }
 
