@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::vault::{Sealed, WrappedKey};
 use crate::{
-    AddonId, AddonService, AppId, AppName, ConfigKey, DomainName, Freeze, PlanName, Principal, ProcessType,
-    ReleaseId, Version,
+    AddonId, AddonService, AppId, AppName, ConfigKey, DomainName, Freeze, NodeName, PlanName, Principal,
+    ProcessType, ReleaseId, Version,
 };
 
 /// An app as it is stored.
@@ -41,6 +41,9 @@ pub struct App {
     /// No release is made while it is frozen.
     #[serde(default)]
     pub frozen: Option<Freeze>,
+    /// The node that its processes run on, where that is known: its work is done there.
+    #[serde(default)]
+    pub node: Option<NodeName>,
     /// It is being destroyed: nothing new begins.
     #[serde(default)]
     pub destroying: bool,

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddonService, AppName, ConfigKey, Failure, KindName, Leftover, Missing, Principal, ProcessType, StepName,
-    Version, WorkflowId, WorkflowState,
+    AddonService, AppName, ConfigKey, Failure, KindName, Leftover, Missing, NodeName, Principal, ProcessType,
+    StepName, Version, WorkflowId, WorkflowState,
 };
 
 /// Something that happened.
@@ -125,6 +125,18 @@ pub enum EventKind {
         failure: Failure,
         /// What of it is missing.
         missing: Missing,
+    },
+    /// A workflow waits for a node: only its engines can go on.
+    Held {
+        /// For whom, in words.
+        why: String,
+    },
+    /// An app whose node is lost runs on another one.
+    Moved {
+        /// The lost one.
+        from: NodeName,
+        /// Who moved it.
+        by: Principal,
     },
     /// Somebody wants a step tried again at once.
     RetryRequested {
@@ -277,6 +289,8 @@ impl fmt::Display for EventKind {
                 };
                 write!(f, "{step} can't be {what}: {}; retry or abandon it", failure.message)
             }
+            Self::Held { why } => write!(f, "waits for {why}"),
+            Self::Moved { from, by } => write!(f, "{by} moved it away from {from}, which is lost"),
             Self::RetryRequested { by } => write!(f, "{by} wants it tried again at once"),
             Self::AbandonRequested { by, why } => write!(f, "{by} gives it up: {why}"),
             Self::StepLeft { left } => write!(f, "{left}"),

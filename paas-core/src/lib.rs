@@ -91,8 +91,8 @@ pub use log::{LogLine, LogQuery, LogSource, LogWriter, Logs};
 pub use manifest::{AddonWish, EnvWish, FormationWish, HealthCheck, Manifest};
 pub use memory_logs::MemoryLogs;
 pub use name::{
-    AddonService, AppName, ConfigKey, DomainName, KindName, NameError, PlanName, PrincipalName, ProcessType,
-    ProviderName, StepName,
+    AddonService, AppName, ConfigKey, DomainName, KindName, NameError, NodeName, PlanName, PrincipalName,
+    ProcessType, ProviderName, StepName,
 };
 pub use release::{Release, ReleaseState};
 pub use router::{AppRoutes, Backend, DrainRequest, RouteState, Router, RouterCapabilities};

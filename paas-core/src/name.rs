@@ -224,6 +224,10 @@ name!(
     ProviderName, "provider name", slug_word
 );
 name!(
+    /// The name of a node, such as `rack-2`: a machine whose processes live and die with it.
+    NodeName, "node name", slug_word
+);
+name!(
     /// Who acts, such as `ada@example.com` or `token:ci`.
     PrincipalName, "principal", principal_name
 );

@@ -11,8 +11,8 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppId, AppName, Artifact, ConfigVars, Context, Digest, Error, HealthCheck, ProcessType, ReleaseId,
-    Result, Version,
+    AppId, AppName, Artifact, ConfigVars, Context, Digest, Error, HealthCheck, NodeName, ProcessType,
+    ReleaseId, Result, Version,
 };
 
 /// How much one instance may use. Zero is no limit.
@@ -426,6 +426,12 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `unavailable` (retried).
     async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()>;
+
+    /// The node that its instances live on, and that nobody else sees them from; `None` where every engine of a store
+    /// reaches the same instances. An app stays on the node that it began on, and its work is done there.
+    fn node(&self) -> Option<&NodeName> {
+        None
+    }
 
     /// The digest of all that would make [`Runtime::ensure`] replace instances.
     fn spec_digest(&self, spec: &ProcessSpec) -> Digest {

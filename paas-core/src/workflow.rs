@@ -223,6 +223,9 @@ pub struct Workflow {
     /// Not before this time: a step is tried again then.
     #[serde(default)]
     pub not_before: Option<DateTime<Utc>>,
+    /// Why the engine that took it last gave it back without touching it: only another one can go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
     /// Who holds its subject's turn beyond its end.
     #[serde(default)]
     pub turn: Option<TurnId>,

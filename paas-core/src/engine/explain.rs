@@ -60,6 +60,7 @@ impl Inner {
     async fn count_processes(&self, app: &App) -> Result<Vec<ProcessCount>> {
         let Some(live) = &app.live else { return Ok(Vec::new()) };
         let observed = self.runtime.observe(&app.name).await?;
+        let elsewhere = self.elsewhere(app).await?;
         let counts = live.formation.iter().map(|(process, scale)| {
             let ours = observed.iter().filter(|i| i.release == live.release && i.name.process == *process);
             let (up, down): (Vec<_>, Vec<_>) = ours.partition(|i| i.state == InstanceState::Up);
@@ -67,7 +68,10 @@ impl Inner {
                 process: process.clone(),
                 up: u32::try_from(up.len()).unwrap_or(u32::MAX),
                 wanted: scale.quantity,
-                reason: down.iter().find_map(|i| i.reason.clone()),
+                reason: match &elsewhere {
+                    Some(elsewhere) => Some(format!("it can't be seen from here; ask {}", elsewhere.why)),
+                    None => down.iter().find_map(|i| i.reason.clone()),
+                },
             }
         });
         Ok(counts.collect())
@@ -173,6 +177,9 @@ impl Inner {
         }
         match workflow.not_before.filter(|at| *at > now) {
             None => WaitsFor::Engine,
+            Some(at) if workflow.held.is_some() => {
+                WaitsFor::Look { at, why: workflow.held.clone().unwrap_or_default() }
+            }
             Some(at) if step.is_some_and(has_looked) => WaitsFor::Look { at, why: says() },
             Some(at) => WaitsFor::Attempt { at },
         }

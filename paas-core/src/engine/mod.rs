@@ -17,6 +17,7 @@ mod identity;
 mod kind;
 mod kinds;
 mod ledger;
+mod node;
 mod options;
 mod presence;
 mod query;

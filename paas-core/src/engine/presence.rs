@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Inner;
 use super::ledger::{decode, encode};
-use crate::Result;
 use crate::store::{Expect, ListQuery, Store, Table, Transaction, Write};
+use crate::{NodeName, Result};
 
 /// What an engine says of itself, in a row of [`Table::Platform`] below this parent. It counts while the engine holds the
 /// lease of the row's key.
@@ -23,6 +23,9 @@ pub(crate) struct Presence {
     pub(crate) known: Vec<String>,
     /// The id of the one that it seals with.
     pub(crate) sealing: String,
+    /// The node whose processes it reaches.
+    #[serde(default)]
+    pub(crate) node: Option<NodeName>,
 }
 
 fn key(inner: &Inner) -> String {
@@ -31,7 +34,8 @@ fn key(inner: &Inner) -> String {
 
 /// Says that this engine is there, and what it knows.
 pub(crate) async fn announce(inner: &Inner) -> Result<()> {
-    let presence = Presence { at: here(), known: inner.vault.known(), sealing: inner.vault.sealing() };
+    let (known, sealing) = (inner.vault.known(), inner.vault.sealing());
+    let presence = Presence { at: here(), known, sealing, node: inner.runtime.node().cloned() };
     let (key, body) = (key(inner), encode(&presence)?);
     inner.store.lease(&key, &inner.owner.to_string(), inner.options.lease).await?;
     if inner.store.get(Table::Platform, &key).await?.is_some_and(|row| row.body == body) {

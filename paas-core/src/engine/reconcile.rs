@@ -91,6 +91,13 @@ async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName, w
     });
 }
 
+impl Inner {
+    /// Looks after an app at once.
+    pub(crate) async fn look_after(&self, name: &AppName) {
+        look(self, name, Pass::Whole).await;
+    }
+}
+
 async fn look(inner: &Inner, name: &AppName, what: Pass) {
     if let Err(error) = pass(inner, name, what).await {
         let lost =
@@ -139,6 +146,10 @@ async fn keep(inner: &Inner, ctx: &Context, name: &AppName, lease: &str) -> Resu
     let Some(app) = app.filter(|app| !app.destroying) else {
         return orphans(inner, ctx, name, None).await;
     };
+    if inner.home_elsewhere(&app).is_some() {
+        // It was moved away while this node was lost.
+        return orphans(inner, ctx, name, None).await;
+    }
     let Some(live) = app.live.clone() else { return orphans(inner, ctx, name, Some(&app)).await };
     let release = inner.ledger.release(&app, live.version).await?.value;
     let busy = is_busy(inner, name).await?;
@@ -166,12 +177,17 @@ async fn orphans(inner: &Inner, ctx: &Context, name: &AppName, app: Option<&App>
     let live = app.and_then(|app| app.live.as_ref()).map(|live| live.release);
     let stray = |i: &&crate::Instance| Some(i.release) != live && i.state != InstanceState::Stopping;
     let strays: BTreeSet<ReleaseId> = observed.iter().filter(stray).map(|i| i.release).collect();
-    if strays.is_empty() || is_busy(inner, name).await? {
+    let elsewhere = async || -> Result<bool> {
+        let app = inner.ledger.find_app(name).await?;
+        Ok(app.is_some_and(|app| inner.home_elsewhere(&app.value).is_some()))
+    };
+    if strays.is_empty() || (is_busy(inner, name).await? && !elsewhere().await?) {
         return Ok(());
     }
     // What a workflow started between the two looks is its own.
-    let now =
-        inner.ledger.find_app(name).await?.and_then(|stored| stored.value.live).map(|live| live.release);
+    let now = inner.ledger.find_app(name).await?.map(|stored| stored.value);
+    let now = now.filter(|app| inner.home_elsewhere(app).is_none());
+    let now = now.and_then(|app| app.live).map(|live| live.release);
     for release in strays.into_iter().filter(|release| Some(*release) != now) {
         tracing::info!(app.name = %name, release.id = %release, "ending processes that no release wants");
         inner.runtime.retire(ctx, name, release).await?;

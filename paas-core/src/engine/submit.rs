@@ -79,6 +79,7 @@ impl Inner {
             abandoned: None,
             takeovers: 0,
             not_before: None,
+            held: None,
             turn: order.turn,
             ended_at: None,
         };

@@ -12,6 +12,7 @@ mod freeze;
 mod garbage;
 mod history;
 mod keys;
+mod nodes;
 #[cfg(feature = "blobs-s3")]
 mod objects;
 #[cfg(feature = "store-postgres")]

@@ -31,8 +31,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use paas_core::{
-    AppName, Blobs, Clock, Context, Error, ErrorCode, Exit, Instance, ProcessSpec, ReleaseId, Result, Retry,
-    RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
+    AppName, Blobs, Clock, Context, Error, ErrorCode, Exit, Instance, NodeName, ProcessSpec, ReleaseId,
+    Result, Retry, RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
 };
 use paas_sandbox::{Helper, Toolchains};
 use rustix::fs::FlockOperation;
@@ -74,6 +74,8 @@ pub struct ProcessConfig {
     pub first_user: u32,
     /// The ports that web processes are told to listen on.
     pub ports: Range<u16>,
+    /// What this machine is called among several whose engines share a store; `None` where it is the only one.
+    pub node: Option<NodeName>,
 }
 
 impl ProcessConfig {
@@ -96,6 +98,7 @@ impl ProcessConfig {
             read_only: Vec::new(),
             first_user: 20_000,
             ports: ports::RANGE,
+            node: None,
         }
     }
 
@@ -110,6 +113,14 @@ impl ProcessConfig {
     #[must_use]
     pub fn read_only(mut self, path: impl Into<PathBuf>) -> Self {
         self.read_only.push(path.into());
+        self
+    }
+
+    /// As one of several machines whose engines share a store: under this name, which no other one has and which stays
+    /// when it starts again.
+    #[must_use]
+    pub fn node(mut self, name: NodeName) -> Self {
+        self.node = Some(name);
         self
     }
 
@@ -129,6 +140,7 @@ pub struct ProcessRuntime {
     supervisor: Supervisor<ProcessLauncher>,
     /// One supervisor for each folder.
     lock: File,
+    node: Option<NodeName>,
 }
 
 impl ProcessRuntime {
@@ -143,12 +155,13 @@ impl ProcessRuntime {
         let lock = lock(&config.data).await?;
         let logs: Arc<dyn paas_core::Logs> = Arc::clone(&config.logs) as _;
         let (clock, backoff) = (Arc::clone(&config.clock), config.backoff);
+        let node = config.node.clone();
         let launcher = ProcessLauncher::open(config).await?;
         for missing in launcher.abilities().missing() {
             tracing::warn!("isolation is degraded: {missing}");
         }
         let supervisor = Supervisor::start(launcher, logs, clock, backoff).await?;
-        Ok(Self { supervisor, lock })
+        Ok(Self { supervisor, lock, node })
     }
 
     /// What this machine can't wall off, each in a sentence for people; nothing when all is well.
@@ -231,5 +244,9 @@ impl Runtime for ProcessRuntime {
 
     async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()> {
         self.supervisor.forget(ctx, app).await
+    }
+
+    fn node(&self) -> Option<&NodeName> {
+        self.node.as_ref()
     }
 }

@@ -28,6 +28,7 @@ impl Engine {
             buildpacks: Vec::new(),
             maintenance: false,
             frozen: None,
+            node: None,
             destroying: false,
             key: inner.vault.new_app_key(id)?,
         };

@@ -4,6 +4,7 @@ mod addon;
 mod app;
 mod freeze;
 mod key;
+mod node;
 mod orders;
 mod release;
 mod repair;

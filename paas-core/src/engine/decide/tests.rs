@@ -49,6 +49,7 @@ fn workflow(state: WorkflowState) -> Workflow {
         abandoned: None,
         takeovers: 0,
         not_before: None,
+        held: None,
         turn: None,
         ended_at: None,
     }

@@ -32,6 +32,7 @@ impl Run {
             Settle::Claimed => {
                 next.state = next.state.apply(Transition::Claimed).map_err(internal)?;
                 next.not_before = None;
+                next.held = None;
                 events.push(EventKind::Claimed { claim });
                 if let Some(index) = next.steps.iter().position(is_unanswered) {
                     self.follow(next, index, events);

@@ -19,13 +19,13 @@ use super::Inner;
 use super::decide::{Rules, StepRule, is_past_pivot};
 use super::kind::{StepAction, StepCall, StepOutput, WorkflowKind};
 use super::kinds::{CONFIGURE, app_of};
-use super::ledger::{Stored, fence_of};
+use super::ledger::{Ledger, Stored, fence_of, put_workflow};
 use super::turn::holder_lease;
 use super::waist::pass;
-use crate::store::{Fence, Queued};
+use crate::store::{Expect, Fence, Queued, Transaction};
 use crate::{
-    Cancel, CancelReason, CancelRequest, Context, ErrorCode, Failure, IdempotencyKey, Redactor, Result,
-    Workflow, WorkflowState,
+    Cancel, CancelReason, CancelRequest, Context, ErrorCode, EventKind, Failure, IdempotencyKey, Redactor,
+    Result, Workflow, WorkflowState,
 };
 
 /// How a workflow that runs here is reached from outside its task.
@@ -86,6 +86,13 @@ pub(crate) async fn run(inner: Arc<Inner>, stored: Stored<Workflow>, queued: Que
     if let Err(error) = run.look_for_freeze().await {
         // Its turn comes again when the lease has run out.
         return tracing::warn!(parent: &span, error = %error, "can't look whether deploys are frozen");
+    }
+    match run.give_back().await {
+        Ok(false) => {}
+        Ok(true) => return,
+        Err(error) => {
+            return tracing::warn!(parent: &span, error = %error, "can't look where its processes are");
+        }
     }
     let beat = tokio::spawn(
         heartbeat(run.inner.clone(), fence, run.rev.clone(), run.running.clone()).in_current_span(),
@@ -188,6 +195,30 @@ impl Run {
             self.workflow.failure = Some(Failure::of(&freeze.refusal(), None, 0, self.inner.clock.now()));
         }
         Ok(())
+    }
+
+    /// Leaves it as it is to the engines of the node that the app's processes are on; whether it did.
+    async fn give_back(&mut self) -> Result<bool> {
+        if self.inner.runtime.node().is_none() {
+            return Ok(false);
+        }
+        let Some(name) = self.workflow.app().cloned().or_else(|| app_of(&self.workflow)) else {
+            return Ok(false);
+        };
+        let Some(app) = self.inner.ledger.find_app(&name).await? else { return Ok(false) };
+        // Giving it up is something that everybody can do.
+        let elsewhere = self.inner.elsewhere(&app.value).await?.filter(|_| self.workflow.abandoned.is_none());
+        let Some(elsewhere) = elsewhere else { return Ok(false) };
+        let mut next = self.workflow.clone();
+        next.not_before = Some(self.inner.clock.now() + elsewhere.after);
+        let said = next.held.replace(elsewhere.why.clone());
+        let write = put_workflow(&next, Expect::Rev(self.rev.load(std::sync::atomic::Ordering::Acquire)))?;
+        let mut tx = Transaction::new().fenced(self.fence).write(write);
+        if said.as_ref() != Some(&elsewhere.why) {
+            let held = EventKind::Held { why: elsewhere.why };
+            Ledger::note(&mut tx, &self.inner.ledger.event(self.app(), Some(next.id), held))?;
+        }
+        self.inner.store.commit(tx).await.map(|_| true)
     }
 
     /// Calls a step through the waist, and stops it when it must stop.

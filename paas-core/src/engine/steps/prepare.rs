@@ -77,6 +77,7 @@ impl Step for Prepare {
                 let mut release = self.draft(&inner, call, &app).await?;
                 release.id = target.release;
                 app.last_version = Some(target.version);
+                app.node = app.node.take().or_else(|| inner.runtime.node().cloned());
                 let created = EventKind::ReleaseCreated {
                     version: release.version,
                     description: release.description.clone(),

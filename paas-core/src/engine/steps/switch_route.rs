@@ -96,6 +96,10 @@ impl Inner {
         routes.domains.extend(app.domains.iter().cloned());
         let Some(live) = &app.live else { return Ok(routes) };
         let web = live.formation.get(&ProcessType::web()).map_or(0, |scale| scale.quantity);
+        if self.home_elsewhere(app).is_some() {
+            Self::routes_elsewhere(app, stored, &mut routes);
+            return Ok(routes);
+        }
         let instances = self.runtime.observe(&app.name).await?;
         routes.version = Some(live.version);
         routes.backends = Self::backends(&instances, live.release, web);

@@ -14,7 +14,7 @@ use crate::blobs::{BlobEntry, BlobReader};
 use crate::{
     AddonCapabilities, AddonId, AddonProvider, AddonStatus, AppId, AppName, AppRoutes, Artifact, BindRequest,
     Blobs, BuildRequest, Builder, BuilderCapabilities, BuilderId, Catalog, ConfigVars, Context, Detection,
-    Digest, DrainRequest, Exit, Instance, LogLine, LogQuery, Logs, Manifest, PlanName, ProcessSpec,
+    Digest, DrainRequest, Exit, Instance, LogLine, LogQuery, Logs, Manifest, NodeName, PlanName, ProcessSpec,
     ProviderName, ProvisionRequest, ReleaseId, Result, Revision, Router, RouterCapabilities, RunSpec,
     Runtime, RuntimeCapabilities, RuntimeEvent, Source, SourceRef,
 };
@@ -133,6 +133,10 @@ impl Runtime for Wrapped<dyn Runtime> {
 
     async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()> {
         self.call("forget", ctx, self.inner.forget(ctx, app)).await
+    }
+
+    fn node(&self) -> Option<&NodeName> {
+        self.inner.node()
     }
 
     fn spec_digest(&self, spec: &ProcessSpec) -> Digest {

@@ -5,24 +5,37 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::{World, address, flake};
 use crate::{
-    AppName, Context, Digest, Exit, Instance, InstanceName, InstanceState, ProcessSpec, ReleaseId, Result,
-    RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
+    AppName, Context, Digest, Exit, Instance, InstanceName, InstanceState, NodeName, ProcessSpec, ReleaseId,
+    Result, RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
 };
 
 /// A runtime whose instances are entries of a [`World`].
 #[derive(Debug, Clone)]
-pub struct FakeRuntime(World);
+pub struct FakeRuntime(World, Option<NodeName>);
 
 impl FakeRuntime {
     /// Runs in this world.
     pub fn new(world: &World) -> Self {
-        Self(world.clone())
+        Self(world.clone(), None)
     }
 
-    fn converge(world: &World, spec: &ProcessSpec, digest: Digest) {
+    /// Only on this node of it: others' instances are not seen from here.
+    #[must_use]
+    pub fn on(mut self, node: NodeName) -> Self {
+        self.1 = Some(node);
+        self
+    }
+
+    fn sees(&self, instance: &Instance) -> bool {
+        instance.metadata.get("node").map(String::as_str) == self.1.as_ref().map(NodeName::as_str)
+    }
+
+    fn converge(&self, world: &World, spec: &ProcessSpec, digest: Digest) {
         let mut state = world.lock();
-        let ours =
-            |i: &Instance| i.release == spec.release && i.name.process == spec.process && i.app == spec.app;
+        let ours = |i: &Instance| {
+            let same = i.release == spec.release && i.name.process == spec.process && i.app == spec.app;
+            same && self.sees(i)
+        };
         let mut effects = Vec::new();
         for index in 1..=spec.quantity {
             let name = format!("{}.{index} {}", spec.process, spec.version);
@@ -36,6 +49,8 @@ impl FakeRuntime {
             }
             state.specs.insert(key, digest);
             let mut instance = Instance::starting(spec, index, chrono::DateTime::UNIX_EPOCH);
+            let node = self.1.iter().map(|node| ("node".to_owned(), node.to_string()));
+            instance.metadata.extend(node);
             if state.crashing.contains(&spec.process.to_string()) {
                 instance.state = InstanceState::Crashed;
                 instance.reason = Some("Process exited with status 1".into());
@@ -70,7 +85,7 @@ impl Runtime for FakeRuntime {
     async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
         self.0
             .act(ctx, "ensure", |world| {
-                Self::converge(world, spec, self.spec_digest(spec));
+                self.converge(world, spec, self.spec_digest(spec));
                 Ok(())
             })
             .await
@@ -81,11 +96,12 @@ impl Runtime for FakeRuntime {
             self.0.effect("look in vain");
             return Err(flake("observe"));
         }
-        Ok(self.0.lock().instances.iter().filter(|i| i.app == *app).cloned().collect())
+        Ok(self.0.lock().instances.iter().filter(|i| i.app == *app && self.sees(i)).cloned().collect())
     }
 
     async fn apps(&self) -> Result<Vec<AppName>> {
-        let mut apps: Vec<AppName> = self.0.lock().instances.iter().map(|i| i.app.clone()).collect();
+        let mut apps: Vec<AppName> =
+            self.0.lock().instances.iter().filter(|i| self.sees(i)).map(|i| i.app.clone()).collect();
         apps.sort();
         apps.dedup();
         Ok(apps)
@@ -128,7 +144,9 @@ impl Runtime for FakeRuntime {
             .act(ctx, "retire", |world| {
                 let gone: Vec<Instance> = {
                     let mut state = world.lock();
-                    let gone = state.instances.extract_if(.., |i| i.app == *app && i.release == release);
+                    let gone = state
+                        .instances
+                        .extract_if(.., |i| i.app == *app && i.release == release && self.sees(i));
                     gone.collect()
                 };
                 for instance in gone {
@@ -143,10 +161,14 @@ impl Runtime for FakeRuntime {
     async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()> {
         self.0
             .act(ctx, "forget", |world| {
-                world.lock().instances.retain(|i| i.app != *app);
+                world.lock().instances.retain(|i| i.app != *app || !self.sees(i));
                 world.effect(format!("forget {app}"));
                 Ok(())
             })
             .await
+    }
+
+    fn node(&self) -> Option<&NodeName> {
+        self.1.as_ref()
     }
 }
