@@ -37,4 +37,15 @@ macro_rules! targets {
     };
 }
 
-targets!(app_json, archive, config, names, procfile);
+targets!(
+    app_json,
+    archive,
+    build_output,
+    build_result,
+    config,
+    git_push,
+    git_request,
+    names,
+    procfile,
+    proxy_request
+);

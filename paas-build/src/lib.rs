@@ -26,6 +26,13 @@ pub mod app_json;
 #[cfg(feature = "buildpack")]
 mod buildpack;
 mod file;
+/// Entries for fuzzing, no part of the interface.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::buildpack::fuzzing::*;
+    pub use crate::receive::fuzzing::*;
+}
 pub mod procfile;
 #[cfg(feature = "git")]
 mod receive;

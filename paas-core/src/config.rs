@@ -165,6 +165,25 @@ impl Redactor {
         self.0.sort_by_key(|known| std::cmp::Reverse(known.len()));
     }
 
+    /// Where a line whose end is still to come can be cut without cutting a known value in two: what is behind that
+    /// waits for more. As long as the line, or less; 0 while all of it may be one value's beginning.
+    pub fn cut(&self, line: &[u8]) -> usize {
+        let begun = |known: &Zeroizing<String>| {
+            let known = known.as_bytes();
+            (1..known.len().min(line.len() + 1)).rev().find(|length| line.ends_with(&known[..*length]))
+        };
+        let mut at = line.len() - self.0.iter().filter_map(begun).max().unwrap_or_default();
+        let crossing = |known: &Zeroizing<String>, at: usize| {
+            let first = (at + 1).saturating_sub(known.len());
+            let mut places = line[first..].windows(known.len()).take(at - first);
+            places.position(|place| place == known.as_bytes()).map(|place| first + place)
+        };
+        while let Some(start) = self.0.iter().filter_map(|known| crossing(known, at)).min() {
+            at = start;
+        }
+        at
+    }
+
     /// The text with every known value replaced by `[redacted]`.
     pub fn redact(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, known| {

@@ -214,11 +214,17 @@ impl LogWriter {
         &self.redactor
     }
 
+    /// What is shown of one line: no secrets, no control characters.
+    pub fn shown(&self, line: &str) -> String {
+        // Once more after cleaning: a character that nobody sees may be all that hid a secret.
+        self.redactor.redact(&clean(&self.redactor.redact(line)))
+    }
+
     /// Writes text, a line for each of its lines, each redacted and split at [`LogLine::MAX_BYTES`].
     pub fn line(&self, text: impl AsRef<str>) {
         let redacted = self.redactor.redact(text.as_ref());
         for part in redacted.split('\n') {
-            let mut rest: &str = &clean(part);
+            let mut rest: &str = &self.shown(part);
             loop {
                 let mut cut = rest.len().min(LogLine::MAX_BYTES);
                 while !rest.is_char_boundary(cut) {

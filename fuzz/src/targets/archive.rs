@@ -60,9 +60,9 @@ fn run(input: &[u8]) -> String {
             assert_eq!(digest, packed.digest, "a packed tree is another one");
             format!(
                 "{} files {} folders {} links",
-                found.files.min(3),
-                found.folders.min(3),
-                found.links.min(3)
+                super::few(found.files),
+                super::few(found.folders),
+                super::few(found.links)
             )
         }
         Err(error) => super::refused(&error),
@@ -74,9 +74,9 @@ struct Found {
     bytes: u64,
     /// Folders that only lie on the way to something count as that.
     entries: u64,
-    files: u64,
-    folders: u64,
-    links: u64,
+    files: usize,
+    folders: usize,
+    links: usize,
 }
 
 impl Found {

@@ -55,5 +55,5 @@ fn run(input: &[u8]) -> String {
                 || value.expose().len() < 12
         );
     }
-    format!("{} vars, {} shown: {said}", vars.len().min(4), redactor.redact(shown) != shown)
+    format!("{} vars, {} shown: {said}", super::few(vars.len()), redactor.redact(shown) != shown)
 }

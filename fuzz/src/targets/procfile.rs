@@ -20,7 +20,7 @@ fn run(input: &[u8]) -> String {
                 assert!(!command.contains(['\n', '\0']), "{process} has more than a line");
             }
             assert_eq!(paas_build::procfile::parse(text.as_bytes()).ok(), Some(table));
-            format!("{} lines", text.lines().count().min(4))
+            format!("{} lines", super::few(text.lines().count()))
         }
         Err(error) => super::refused(&error),
     }

@@ -14,6 +14,8 @@ mod bundled;
 mod cache;
 mod compose;
 mod config;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod reference;
 mod release;
 mod run;

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{self, Seek, Write};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use paas_core::{ConfigVars, Context, Error, ErrorCode, LogWriter, Result};
+use paas_core::{ConfigVars, Context, Error, ErrorCode, LogWriter, Redactor, Result};
 use paas_sandbox::Confined;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 
@@ -44,15 +44,15 @@ pub(super) async fn run(
     let ended = {
         let reading = async {
             let Some(output) = output else { return Ok(()) };
-            let mut output = BufReader::new(output);
-            while let Some(line) = next_line(&mut output).await? {
+            let mut lines = Lines::new(BufReader::new(output), log.redactor(), LINE);
+            while let Some(line) = lines.next().await? {
                 log.line(&line);
                 if tail.len() == TAIL {
                     tail.pop_front();
                 }
-                tail.push_back(log.redactor().redact(&line));
+                tail.push_back(log.shown(&line));
             }
-            Ok::<_, std::io::Error>(())
+            Ok::<_, io::Error>(())
         };
         // Waiting ends what outlives the shell, and so the output too.
         let running = async { tokio::join!(child.wait(), reading) };
@@ -91,29 +91,53 @@ fn stdin(config: &ConfigVars) -> Result<File> {
     Ok(file)
 }
 
-/// The next line, or as much of it as is shown at once. Of a line that was drawn over again and again, such as a progress
-/// bar, the last state is left.
-async fn next_line(output: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<String>> {
-    let mut line = Vec::new();
-    let mut any = false;
-    loop {
-        let chunk = output.fill_buf().await?;
-        if chunk.is_empty() {
-            break;
-        }
-        any = true;
-        let room = LINE - line.len();
-        let end = chunk.iter().take(room).position(|byte| *byte == b'\n');
-        let taken = end.unwrap_or_else(|| chunk.len().min(room));
-        line.extend_from_slice(&chunk[..taken]);
-        output.consume(taken + usize::from(end.is_some()));
-        if end.is_some() || line.len() == LINE {
-            break;
-        }
+/// Output line by line as it comes.
+#[derive(Debug)]
+pub(super) struct Lines<'a, R> {
+    output: R,
+    secrets: &'a Redactor,
+    /// A longer line is given in parts, in bytes.
+    longest: usize,
+    /// The beginning of the next line, where the last was cut before it.
+    held: Vec<u8>,
+}
+
+impl<'a, R: AsyncBufRead + Unpin> Lines<'a, R> {
+    pub(super) fn new(output: R, secrets: &'a Redactor, longest: usize) -> Self {
+        Self { output, secrets, longest, held: Vec::new() }
     }
-    let text = String::from_utf8_lossy(&line);
-    let text = text.trim_end_matches('\r');
-    Ok(any.then(|| text.rsplit('\r').next().unwrap_or(text).to_owned()))
+
+    /// The next line, or as much of it as is shown at once, with secrets still in it but never cut in two. Of a line that
+    /// was drawn over again and again, such as a progress bar, the last state is left.
+    pub(super) async fn next(&mut self) -> io::Result<Option<String>> {
+        let mut line = std::mem::take(&mut self.held);
+        let mut any = !line.is_empty();
+        loop {
+            let chunk = self.output.fill_buf().await?;
+            if chunk.is_empty() {
+                break;
+            }
+            any = true;
+            let room = self.longest.saturating_sub(line.len()).max(1);
+            let end = chunk.iter().take(room).position(|byte| *byte == b'\n');
+            let taken = end.unwrap_or_else(|| chunk.len().min(room));
+            line.extend_from_slice(&chunk[..taken]);
+            self.output.consume(taken + usize::from(end.is_some()));
+            if end.is_some() {
+                break;
+            }
+            if line.len() >= self.longest {
+                let cut = self.secrets.cut(&line);
+                if cut > 0 {
+                    self.held = line.split_off(cut);
+                    break;
+                }
+            }
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end_matches('\r');
+        Ok(any.then(|| text.rsplit('\r').next().unwrap_or(text).to_owned()))
+    }
 }
 
 #[cfg(test)]
@@ -124,13 +148,27 @@ mod tests {
     async fn lines_are_cut_where_they_end_and_where_they_are_too_long() {
         let long = "x".repeat(LINE + 5);
         let text = format!("a\r\n\n10%\r20%\r100%\n{long}\nend");
-        let mut output = BufReader::with_capacity(100, text.as_bytes());
+        let secrets = Redactor::new();
+        let mut output = Lines::new(BufReader::with_capacity(100, text.as_bytes()), &secrets, LINE);
         let mut lines = Vec::new();
-        while let Some(line) = next_line(&mut output).await.unwrap() {
+        while let Some(line) = output.next().await.unwrap() {
             lines.push(line);
         }
         assert_eq!(lines[..3], ["a", "", "100%"]);
         assert_eq!(lines[3].len(), LINE);
         assert_eq!(lines[4..], ["xxxxx", "end"]);
+    }
+
+    #[tokio::test]
+    async fn no_secret_is_cut_in_two() {
+        let mut secrets = Redactor::new();
+        secrets.learn_value("hunter2hunter3");
+        let text = format!("{}hunter2hunter3 and {}", "x".repeat(LINE - 7), "more");
+        let mut output = Lines::new(BufReader::new(text.as_bytes()), &secrets, LINE);
+        let first = output.next().await.unwrap().unwrap();
+        assert_eq!(first.len(), LINE - 7);
+        let second = output.next().await.unwrap().unwrap();
+        assert_eq!(secrets.redact(&second), "[redacted] and more");
+        assert_eq!(output.next().await.unwrap(), None);
     }
 }

@@ -120,12 +120,12 @@ async fn answer(inner: Arc<Inner>, stream: UnixStream) {
     voice.end(accepted.is_ok()).await;
 }
 
-fn split(said: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn split(said: &[u8]) -> Option<(&str, &[u8])> {
     let end = said.iter().position(|byte| *byte == b'\n')?;
     Some((std::str::from_utf8(&said[..end]).ok()?, &said[end + 1..]))
 }
 
-fn parse(said: &[u8]) -> Result<Order> {
+pub(super) fn parse(said: &[u8]) -> Result<Order> {
     let broken = || Error::new(ErrorCode::BadSource, "git's updates can't be read");
     let mut parts = said.splitn(3, |byte| *byte == 0);
     let mut next = || parts.next().ok_or_else(broken);

@@ -55,7 +55,11 @@ fn run(key: &OsStr) -> io::Result<i32> {
     io::stdin().lock().read_to_end(&mut order)?;
     platform.write_all(&order)?;
     platform.shutdown(Shutdown::Write)?;
-    let mut out = io::stdout().lock();
+    repeat(platform, io::stdout().lock())
+}
+
+/// Prints what the platform says, until it says with which status to end.
+pub(super) fn repeat(mut platform: impl Read, mut out: impl Write) -> io::Result<i32> {
     let mut buffer = [0; 8192];
     loop {
         let read = platform.read(&mut buffer)?;

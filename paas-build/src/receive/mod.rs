@@ -17,6 +17,8 @@
 mod body;
 mod deploy;
 mod door;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod git;
 pub(crate) mod hook;
 mod repos;

@@ -51,15 +51,15 @@ where
 }
 
 /// What a request asks for.
-struct Asked {
-    app: AppName,
-    program: Program,
+pub(super) struct Asked {
+    pub(super) app: AppName,
+    pub(super) program: Program,
     /// Only what there is, which git asks first.
-    advertise: bool,
+    pub(super) advertise: bool,
 }
 
 /// Reads `/APP.git/info/refs?service=…` and `/APP.git/git-…-pack`.
-fn asked<B>(request: &Request<B>) -> Result<Asked> {
+pub(super) fn asked<B>(request: &Request<B>) -> Result<Asked> {
     let nothing = |what: &str| Error::new(ErrorCode::NotFound, what.to_owned());
     let path = request.uri().path().trim_start_matches('/');
     let (name, rest) = path.split_once('/').ok_or_else(|| nothing("the address of an app is /APP.git"))?;
@@ -82,7 +82,7 @@ fn asked<B>(request: &Request<B>) -> Result<Asked> {
 }
 
 /// Who asks, by HTTP's Basic or Bearer.
-fn credentials(headers: &HeaderMap) -> Option<Credentials> {
+pub(super) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, value) = shown.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -170,24 +170,11 @@ impl Inner {
         by: Principal,
         request: Request<Incoming>,
     ) -> Result<Response<ReceiveBody>> {
-        let headers = request.headers();
-        let name = asked.program.name();
-        let expected = format!("application/x-{name}-request");
-        if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != expected.as_str()) {
-            let what = format!("this address takes {expected} only");
-            return Err(Error::new(ErrorCode::InvalidParams, what));
-        }
-        let result = format!("application/x-{name}-result");
-        // git looks whether it is let in before it sends a lot.
-        if headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "4") {
+        let result = format!("application/x-{}-result", asked.program.name());
+        let Sent { probe, gzip, protocol } = sent(request.headers(), asked.program)?;
+        if probe {
             return Ok(answer(&result, ReceiveBody::whole(Bytes::new())));
         }
-        let encoding = headers.get(header::CONTENT_ENCODING);
-        let gzip = encoding.is_some_and(|encoding| encoding == "gzip" || encoding == "x-gzip");
-        if encoding.is_some() && !gzip {
-            return Err(Error::new(ErrorCode::InvalidParams, "bodies may be encoded by gzip only"));
-        }
-        let protocol = protocol(headers)?;
         let place = self.places.take(&by.name, self.options.at_once).ok_or_else(|| {
             let what = format!("{by} has {} pushes under way already: let one end", self.options.at_once);
             Error::new(ErrorCode::LimitExceeded, what)
@@ -229,8 +216,31 @@ impl Inner {
     }
 }
 
+/// What the head says of what a client sends to git.
+pub(super) struct Sent {
+    /// git looks whether it is let in before it sends a lot.
+    pub(super) probe: bool,
+    pub(super) gzip: bool,
+    pub(super) protocol: Option<String>,
+}
+
+pub(super) fn sent(headers: &HeaderMap, program: Program) -> Result<Sent> {
+    let expected = format!("application/x-{}-request", program.name());
+    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != expected.as_str()) {
+        let what = format!("this address takes {expected} only");
+        return Err(Error::new(ErrorCode::InvalidParams, what));
+    }
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    let gzip = encoding.is_some_and(|encoding| encoding == "gzip" || encoding == "x-gzip");
+    if encoding.is_some() && !gzip {
+        return Err(Error::new(ErrorCode::InvalidParams, "bodies may be encoded by gzip only"));
+    }
+    let probe = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "4");
+    Ok(Sent { probe, gzip, protocol: protocol(headers)? })
+}
+
 /// The version of git's protocol that the client asks for, which becomes a variable of git's environment.
-fn protocol(headers: &HeaderMap) -> Result<Option<String>> {
+pub(super) fn protocol(headers: &HeaderMap) -> Result<Option<String>> {
     let Some(value) = headers.get("git-protocol") else { return Ok(None) };
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'=' | b':' | b'.' | b'-' | b'_');
     match value.to_str() {
@@ -239,7 +249,7 @@ fn protocol(headers: &HeaderMap) -> Result<Option<String>> {
     }
 }
 
-fn answer(content_type: &str, body: ReceiveBody) -> Response<ReceiveBody> {
+pub(super) fn answer(content_type: &str, body: ReceiveBody) -> Response<ReceiveBody> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     if let Ok(value) = content_type.parse() {
@@ -250,7 +260,7 @@ fn answer(content_type: &str, body: ReceiveBody) -> Response<ReceiveBody> {
 }
 
 /// An error as git shows it: `remote: …`, a line for each line.
-fn refusal(error: &Error) -> Response<ReceiveBody> {
+pub(super) fn refusal(error: &Error) -> Response<ReceiveBody> {
     let status = match error.code() {
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,

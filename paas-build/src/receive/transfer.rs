@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use paas_core::{CancelReason, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 
@@ -28,9 +28,9 @@ const LANDING: Duration = Duration::from_secs(60);
 /// How long the rest of a body that nobody needs may take to come.
 const DRAIN: Duration = Duration::from_secs(120);
 /// git's end of an answer.
-const FLUSH: &[u8] = b"0000";
+pub(super) const FLUSH: &[u8] = b"0000";
 /// git's band for messages.
-const MESSAGE: char = '\u{2}';
+pub(super) const MESSAGE: char = '\u{2}';
 /// git's band for a last message, with which the client ends.
 const ERROR: char = '\u{3}';
 /// A message that the client shows, in git's framing, has at most this many bytes.
@@ -228,10 +228,10 @@ impl Transfer {
 }
 
 /// Gives the request to git, and reads on when git no longer does: a client reads the answer only once it has sent all.
-async fn feed(
+pub(super) async fn feed(
     mut body: Incoming,
     mut decoder: Decoder,
-    stdin: ChildStdin,
+    stdin: impl AsyncWrite + Unpin,
     most: u64,
     framed: &AtomicBool,
 ) -> io::Result<()> {
@@ -246,9 +246,9 @@ async fn feed(
     feed.give(&decoder.finish()?).await
 }
 
-struct Feed<'a> {
+struct Feed<'a, W = ChildStdin> {
     /// `None` once git has ended.
-    stdin: Option<ChildStdin>,
+    stdin: Option<W>,
     /// The beginning, in which the client says what it can do.
     head: Vec<u8>,
     /// How many bytes may still come.
@@ -256,7 +256,7 @@ struct Feed<'a> {
     framed: &'a AtomicBool,
 }
 
-impl Feed<'_> {
+impl<W: AsyncWrite + Unpin> Feed<'_, W> {
     async fn give(&mut self, piece: &[u8]) -> io::Result<()> {
         if self.head.len() < 4096 && !self.framed.load(Ordering::Acquire) {
             self.head.extend_from_slice(&piece[..piece.len().min(4096)]);
@@ -277,7 +277,10 @@ impl Feed<'_> {
 }
 
 /// Gives git's output to the client as it comes, but for the end of the answer, which is returned.
-async fn relay(mut stdout: ChildStdout, to_client: mpsc::Sender<io::Result<Bytes>>) -> Bytes {
+pub(super) async fn relay(
+    mut stdout: impl AsyncRead + Unpin,
+    to_client: mpsc::Sender<io::Result<Bytes>>,
+) -> Bytes {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(16 * 1024);
@@ -289,7 +292,8 @@ async fn relay(mut stdout: ChildStdout, to_client: mpsc::Sender<io::Result<Bytes
                 return buffer.freeze();
             }
         }
-        let held = if buffer.ends_with(FLUSH) { FLUSH.len() } else { 0 };
+        // Its end may come in pieces.
+        let held = (1..=FLUSH.len()).rev().find(|length| buffer.ends_with(&FLUSH[..*length])).unwrap_or(0);
         let now = buffer.split_to(buffer.len() - held).freeze();
         if !now.is_empty() {
             // Without a client git is still read, so that it can end.
@@ -313,7 +317,7 @@ async fn listen(mut stderr: ChildStderr) {
 }
 
 /// A message in git's framing: its length, its band, the text.
-fn band(kind: char, message: &str) -> Bytes {
+pub(super) fn band(kind: char, message: &str) -> Bytes {
     let mut end = message.len().min(BAND_MAX);
     while !message.is_char_boundary(end) {
         end -= 1;

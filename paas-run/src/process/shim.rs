@@ -276,9 +276,16 @@ async fn copy(from: Option<impl AsyncRead + Unpin>, log: Arc<Log>) {
         };
         for piece in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(piece);
-            if line.ends_with(b"\n") || line.len() >= LogLine::MAX_BYTES {
+            if line.ends_with(b"\n") {
                 log.app(&line);
                 line.clear();
+            } else if line.len() >= LogLine::MAX_BYTES {
+                // What may be the beginning of a secret waits for the rest of it.
+                let rest = line.split_off(log.redactor.cut(&line));
+                let part = std::mem::replace(&mut line, rest);
+                if !part.is_empty() {
+                    log.app(&part);
+                }
             }
         }
     }

@@ -151,6 +151,16 @@ impl Proxy {
         routes.iter().try_for_each(|routes| self.shared.table.apply(routes, self.shared.config.pool_size))
     }
 
+    /// Serves one connection as [`Proxy::serve`] does: an entry for fuzzing, no part of the interface.
+    #[cfg(feature = "fuzzing")]
+    #[doc(hidden)]
+    pub async fn serve_stream<S>(&self, stream: S, client: Client)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        serve::one(Arc::clone(&self.shared), stream, client).await;
+    }
+
     /// The requests of one connection as a tower service, for embedders with a server, TLS or layers of their own.
     /// Tunnels end with their connection.
     pub fn service(&self, client: Client) -> ProxyService {

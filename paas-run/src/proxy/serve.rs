@@ -8,7 +8,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paas_core::{Cancel, Error, Result};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,6 +48,9 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cancel: Ca
         };
         match accepted {
             Ok((stream, address)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(error = %error, "a client's connection keeps Nagle's algorithm");
+                }
                 let client = Client::new(address, port);
                 let peer = Arc::new(Peer::new(client, tracker.clone(), stops.tunnels.clone()));
                 tracker.spawn(connection(Arc::clone(&shared), stream, peer, stops.clone()));
@@ -85,10 +89,20 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: Arc<Peer>, stops: Stops) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(error = %error, "a client's connection keeps Nagle's algorithm");
-    }
+/// Serves one connection alone.
+#[cfg(feature = "fuzzing")]
+pub(super) async fn one(shared: Arc<Shared>, stream: impl Stream, client: Client) {
+    let stops = Stops::default();
+    let peer = Arc::new(Peer::new(client, TaskTracker::new(), stops.tunnels.clone()));
+    connection(shared, stream, peer, stops).await;
+}
+
+/// A client's bytes.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
+async fn connection(shared: Arc<Shared>, stream: impl Stream, peer: Arc<Peer>, stops: Stops) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
