@@ -165,8 +165,9 @@ async fn serve(stream: TcpStream, host: &str) -> Result<(), String> {
         let whole = match framing {
             Framing::None => true,
             Framing::Length(length) => {
-                let mut body = vec![0; length];
-                stream.read_exact(&mut body).await.is_ok()
+                // It may say that terabytes come.
+                let mut body = (&mut stream).take(length);
+                tokio::io::copy(&mut body, &mut tokio::io::sink()).await.is_ok_and(|came| came == length)
             }
             Framing::Chunked => chunks(&mut stream).await?,
         };
@@ -182,7 +183,7 @@ async fn serve(stream: TcpStream, host: &str) -> Result<(), String> {
 
 enum Framing {
     None,
-    Length(usize),
+    Length(u64),
     Chunked,
 }
 
