@@ -329,6 +329,37 @@ async fn a_program_whose_shim_died_before_it_could_tell_is_ended_by_the_next_eng
 }
 
 #[tokio::test]
+async fn however_often_the_machine_is_restarted_what_should_run_is_started_at_once_and_has_not_crashed() {
+    let world = World::new();
+    let spec = spec("rebooted", "worker", IDLE, &empty(&world).await);
+    let mut runtime = open(&world).await;
+    runtime.ensure(&ctx(&world), &spec).await.unwrap();
+    for _ in 0..3 {
+        let before = up(&runtime, "rebooted", 1).await;
+        drop(runtime);
+        // As after a restart: what is written down is of another boot, and nothing of it runs.
+        let launches = fs::read_dir(world.data().join("launches")).unwrap();
+        let told = launches.map(|launch| launch.unwrap().path().join("shim.json")).find(|path| path.exists());
+        let told = told.expect("it was told what was started");
+        let text = fs::read_to_string(&told).unwrap();
+        assert!(text.contains(&paas_sandbox::procfs::boot_id()), "{text}");
+        fs::write(&told, text.replace(&paas_sandbox::procfs::boot_id(), "another boot")).unwrap();
+        for what in ["shim", "pid"] {
+            kill(Pid::from_raw(pid_of(&before[0], what).cast_signed()), Signal::SIGKILL).unwrap();
+        }
+        while alive(pid_of(&before[0], "shim")) || alive(pid_of(&before[0], "pid")) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        runtime = open(&world).await;
+        let found = runtime.observe(&spec.app).await.unwrap();
+        assert_ne!(found[0].state, InstanceState::Crashed, "{found:?}");
+        runtime.ensure(&ctx(&world), &spec).await.unwrap();
+    }
+    up(&runtime, "rebooted", 1).await;
+    runtime.forget(&ctx(&world), &spec.app).await.unwrap();
+}
+
+#[tokio::test]
 async fn no_line_is_lost_or_torn_while_engines_come_and_go() {
     let world = World::new();
     let mut runtime = open(&world).await;

@@ -83,15 +83,15 @@ impl ProcessLauncher {
         if let Some(end) = folder.end()? {
             return Ok(end);
         }
+        let mut end = End::new(None, self.clock.now());
         match folder.running()? {
             Some(running) if running.shim.boot == procfs::boot_id() => {
                 kill_rest(&running.group, running.program);
             }
-            Some(_) => {}
+            Some(_) => end.with_machine = true,
             // The shim may have been killed before it could say what it started.
             None => kill_rest(&Group::find(&folder.name()), 0),
         }
-        let end = End::new(None, self.clock.now());
         folder.keep_end(lock, &end)?;
         Ok(end)
     }

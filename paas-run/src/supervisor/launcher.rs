@@ -179,6 +179,9 @@ pub struct End {
     pub exit: Option<Exit>,
     /// Whether it was told to end.
     pub stopped: bool,
+    /// Whether it ended with the machine that it ran on: no crash of its own, so that it is started again at once.
+    #[serde(default)]
+    pub with_machine: bool,
     /// Why, where the runtime itself is the cause: `Error R15 (Memory quota vastly exceeded)`.
     pub reason: Option<String>,
     /// When.
@@ -188,7 +191,7 @@ pub struct End {
 impl End {
     /// Ended by itself.
     pub fn new(exit: Option<Exit>, at: DateTime<Utc>) -> Self {
-        Self { exit, stopped: false, reason: None, at }
+        Self { exit, stopped: false, with_machine: false, reason: None, at }
     }
 }
 

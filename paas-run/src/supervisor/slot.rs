@@ -151,7 +151,7 @@ impl<L: Launcher> Life<L> {
                     return;
                 }
                 Outcome::Ended { end, up } => {
-                    self.crashed(&end, up);
+                    self.ended(&end, up);
                     self.forget(id).await;
                     if !self.pause(&end).await {
                         return;
@@ -196,7 +196,7 @@ impl<L: Launcher> Life<L> {
         tracing::warn!(error = %error, instance.name = %self.slot.place.name, "an instance can't be started again");
         let mut end = End::new(None, self.shared.clock.now());
         end.reason = Some(error.to_string());
-        self.crashed(&end, Duration::ZERO);
+        self.ended(&end, Duration::ZERO);
         self.pause(&end).await
     }
 
@@ -213,8 +213,9 @@ impl<L: Launcher> Life<L> {
             row.address = up.address;
         }
         if let Some(end) = &found.end {
-            self.log().line(changed(row.state, InstanceState::Crashed));
-            mark_crashed(&mut row, end);
+            let before = row.state;
+            mark_ended(&mut row, end);
+            self.log().line(changed(before, row.state));
         } else if let Some(last) = last.filter(|last| last.state != row.state) {
             self.log().line(changed(last.state, row.state));
         }
@@ -291,16 +292,19 @@ impl<L: Launcher> Life<L> {
         self.log().line(changed(InstanceState::Starting, InstanceState::Up));
     }
 
-    fn crashed(&mut self, end: &End, up: Duration) {
-        self.crashes = self.shared.backoff.count(self.crashes, up);
+    fn ended(&mut self, end: &End, up: Duration) {
+        self.crashes = if end.with_machine { 0 } else { self.shared.backoff.count(self.crashes, up) };
         self.restarts = self.restarts.saturating_add(1);
-        let mut before = None;
+        let (mut before, mut after) = (None, None);
         self.shared.board.change(&self.slot.place, |row| {
             before = Some(row.state);
-            mark_crashed(row, end);
+            mark_ended(row, end);
+            after = Some(row.state);
         });
-        if let Some(state) = before.filter(|state| *state != InstanceState::Crashed) {
-            self.log().line(changed(state, InstanceState::Crashed));
+        if let (Some(before), Some(after)) = (before, after)
+            && before != after
+        {
+            self.log().line(changed(before, after));
         }
     }
 
@@ -387,9 +391,14 @@ fn started(label: &Label, process: &Process) -> Instance {
     row
 }
 
-fn mark_crashed(row: &mut Instance, end: &End) {
-    row.state = InstanceState::Crashed;
+fn mark_ended(row: &mut Instance, end: &End) {
     row.address = None;
+    if end.with_machine {
+        row.state = InstanceState::Starting;
+        row.reason = Some("the machine was restarted".to_owned());
+        return;
+    }
+    row.state = InstanceState::Crashed;
     row.last_exit.clone_from(&end.exit);
     row.reason = end.reason.clone().or_else(|| Some(words(end)));
 }
