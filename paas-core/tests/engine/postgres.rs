@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use paas_core::testkit::history::History;
 use paas_core::testkit::postgres::{ClockedStore, PostgresServer};
 use paas_core::testkit::world::{Fault, TestPlatform, check};
 use paas_core::{
@@ -43,6 +44,9 @@ impl Fleet {
         for _ in 0..2000 {
             wrong = check(&self.platform.world, engine, app).await.unwrap();
             if wrong.is_empty() {
+                let store = ClockedStore::connect(&self.server, &self.schema, self.platform.clock()).await;
+                let history = History::read(&store.unwrap()).await.unwrap();
+                assert_eq!(history.ran(self.platform.world.release_phases()).check(), []);
                 return;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
