@@ -50,10 +50,11 @@ fn run(input: &[u8]) -> String {
                 assert!(!redactor.redact(text).contains(secret), "{key} gets through");
             }
         }
-        assert!(
-            !format!("{vars:?} {redactor:?}").contains(&format!("{:?}", value.expose()))
-                || value.expose().len() < 12
-        );
+        // Names are shown; a value that is another one's name is, too.
+        let is_name = vars.keys().any(|key| key.as_str().contains(value.expose()));
+        let short = value.expose().len() < 12;
+        let debug = format!("{vars:?} {redactor:?}");
+        assert!(short || is_name || !debug.contains(&format!("{:?}", value.expose())));
     }
     format!("{} vars, {} shown: {said}", super::few(vars.len()), redactor.redact(shown) != shown)
 }

@@ -12,7 +12,7 @@
 //! let chaos = Chaos::new(7).with_rates(Rates::default());
 //! let engine = platform.engine_of(chaos.store(store), chaos.around(platform.parts()?))?.build()?;
 //! # let _ = engine;
-//! # paas_core::Result::Ok(())
+//! # Ok::<(), paas_core::Error>(())
 //! ```
 
 mod providers;

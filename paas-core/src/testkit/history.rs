@@ -19,7 +19,7 @@
 //!
 //! let history = History::read(store.as_ref()).await?.told(Acknowledged::Ended(handle.id(), ended.state));
 //! assert_eq!(history.check(), []);
-//! # paas_core::Result::Ok(())
+//! # Ok::<(), paas_core::Error>(())
 //! # }).unwrap();
 //! # Ok::<(), std::io::Error>(())
 //! ```

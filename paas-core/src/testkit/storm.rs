@@ -12,7 +12,7 @@
 //! let platform = TestPlatform::new()?;
 //! let store: Arc<dyn Store> = Arc::new(MemoryStore::new(platform.clock()));
 //! Storm::new(1).with_wishes(10).over(&platform, async || store.clone(), || platform.parts()).await;
-//! # paas_core::Result::Ok(())
+//! # Ok::<(), paas_core::Error>(())
 //! # }).unwrap();
 //! # Ok::<(), std::io::Error>(())
 //! ```
