@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use paas::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
@@ -38,10 +39,17 @@ impl Folder {
             .mode(0o600)
             .open(path.join("platform.pid"))
             .map_err(failed)?;
-        if lock.try_lock().is_err() {
+        // What a killed platform was just starting has its lock for a moment more, until it is another program.
+        let mut patience = 100;
+        while lock.try_lock().is_err() {
             let pid = fs::read_to_string(path.join("platform.pid")).map_err(failed)?;
-            let what = format!("a platform runs on {} already: pid {}", path.display(), pid.trim());
-            return Err(Error::new(ErrorCode::Conflict, what));
+            let pid = pid.trim();
+            patience -= 1;
+            if patience == 0 || Path::new("/proc").join(pid).exists() {
+                let what = format!("a platform runs on {} already: pid {pid}", path.display());
+                return Err(Error::new(ErrorCode::Conflict, what));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
         let folder = Self { path, lock };
         folder.sign()?;
