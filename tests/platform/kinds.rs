@@ -1,7 +1,7 @@
 //! `kill -9` of the platform at random moments of every kind of work, with a real database, pushes and users: what was
-//! ordered is carried out, once.
+//! ordered should be carried out, once.
 //!
-//! `PAAS_ROUNDS` says how often, `PAAS_SEED` replays what a run printed.
+//! `PAAS_ROUNDS` says how often; without it each kind is done once in peace. `PAAS_SEED` replays the choices, not the moments.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

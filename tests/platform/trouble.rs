@@ -1,5 +1,5 @@
 //! What a machine does to a platform: its clock jumps, its disk stops taking writes, open files and processes run out,
-//! its database server is killed. Users notice nothing, whoever pushes is told, and when the trouble is over, all goes on.
+//! its database server is killed. When the trouble is over, all goes on.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
