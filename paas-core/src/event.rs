@@ -131,6 +131,12 @@ pub enum EventKind {
         /// For whom, in words.
         why: String,
     },
+    /// The runtime or the router didn't answer: until it does, the app isn't kept as it should be. Said once until it is
+    /// well again.
+    Neglected {
+        /// What was not answered, in words.
+        why: String,
+    },
     /// An app whose node is lost runs on another one.
     Moved {
         /// The lost one.
@@ -290,6 +296,7 @@ impl fmt::Display for EventKind {
                 write!(f, "{step} can't be {what}: {}; retry or abandon it", failure.message)
             }
             Self::Held { why } => write!(f, "waits for {why}"),
+            Self::Neglected { why } => write!(f, "can't be looked after; tried again and again: {why}"),
             Self::Moved { from, by } => write!(f, "{by} moved it away from {from}, which is lost"),
             Self::RetryRequested { by } => write!(f, "{by} wants it tried again at once"),
             Self::AbandonRequested { by, why } => write!(f, "{by} gives it up: {why}"),

@@ -26,6 +26,9 @@ pub struct Explanation {
     pub ahead: bool,
     /// Users see the maintenance page.
     pub maintenance: bool,
+    /// It can't be kept as it should be, as far as the engine that was asked knows.
+    #[serde(default)]
+    pub neglect: Option<Neglect>,
     /// Nothing new goes live.
     pub freeze: Option<Freeze>,
     /// What came of its last deploy that has ended, where that is still known.
@@ -58,6 +61,18 @@ pub struct ProcessCount {
     pub wanted: u32,
     /// Why one isn't, where the runtime knows.
     pub reason: Option<String>,
+}
+
+/// Since when an app can't be looked after: its processes may be down, or its routes lead astray, and nobody mends that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Neglect {
+    /// When that was seen first.
+    pub since: DateTime<Utc>,
+    /// How often it was tried since.
+    pub times: u32,
+    /// Why it failed the last time.
+    pub last: Failure,
 }
 
 /// What came of the last deploy that has ended.

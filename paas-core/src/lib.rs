@@ -83,7 +83,7 @@ pub use engine::{
 pub use error::{Error, ErrorCode, Failure, Result, Retry};
 pub use event::{Event, EventKind};
 pub use explanation::{
-    Ahead, Explanation, LastDeploy, LiveRelease, OpenWorkflow, ProcessCount, Remedy, WaitsFor,
+    Ahead, Explanation, LastDeploy, LiveRelease, Neglect, OpenWorkflow, ProcessCount, Remedy, WaitsFor,
 };
 pub use freeze::{Freeze, Scope};
 pub use id::{AddonId, AppId, OwnerId, ReleaseId, TurnId, Version, VersionError, WorkflowId};

@@ -204,6 +204,7 @@ impl EngineBuilder {
             owner,
             shutdown: Cancel::new(),
             tasks: TaskTracker::new(),
+            looks: Arc::default(),
             routed: tokio::sync::watch::Sender::new(false),
             wrapping: tokio::sync::RwLock::default(),
             running: Mutex::default(),

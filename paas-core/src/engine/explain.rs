@@ -1,5 +1,7 @@
 //! Finds out what each open workflow of an app waits for.
 
+use std::time::Duration;
+
 use super::decide::is_past_pivot;
 use super::kinds::{CONFIGURE, DEPLOY};
 use super::ledger::Stored;
@@ -15,6 +17,9 @@ use crate::{
 
 /// Among so many of the newest workflows that have ended the last deploy is looked for.
 const LOOK_BACK: usize = 50;
+
+/// So long the runtime may take to say what runs. Whoever asks wants to know what hangs, and not to hang too.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Says how an app stands: what each workflow that is under way, its own and its add-ons', waits for, since when, what
@@ -37,6 +42,7 @@ impl Engine {
             processes: inner.count_processes(&app).await?,
             ahead: app.is_ahead(),
             maintenance: app.maintenance,
+            neglect: inner.looks.neglect(&app.name),
             last_deploy: inner.last_deploy(&app).await?,
             app: app.name,
             freeze,
@@ -59,7 +65,9 @@ impl Inner {
 
     async fn count_processes(&self, app: &App) -> Result<Vec<ProcessCount>> {
         let Some(live) = &app.live else { return Ok(Vec::new()) };
-        let observed = self.runtime.observe(&app.name).await?;
+        let observed = tokio::time::timeout(PATIENCE, self.runtime.observe(&app.name)).await;
+        let hangs = observed.is_err();
+        let observed = observed.unwrap_or_else(|_| Ok(Vec::new()))?;
         let elsewhere = self.elsewhere(app).await?;
         let counts = live.formation.iter().map(|(process, scale)| {
             let ours = observed.iter().filter(|i| i.release == live.release && i.name.process == *process);
@@ -70,6 +78,7 @@ impl Inner {
                 wanted: scale.quantity,
                 reason: match &elsewhere {
                     Some(elsewhere) => Some(format!("it can't be seen from here; ask {}", elsewhere.why)),
+                    None if hangs => Some("the runtime doesn't answer".into()),
                     None => down.iter().find_map(|i| i.reason.clone()),
                 },
             }

@@ -89,6 +89,8 @@ pub(crate) struct Inner {
     pub(crate) owner: OwnerId,
     pub(crate) shutdown: Cancel,
     pub(crate) tasks: TaskTracker,
+    /// What the reconciler looks at.
+    pub(crate) looks: Arc<reconcile::Looks>,
     /// Whether the router leads to what runs since the start.
     pub(crate) routed: watch::Sender<bool>,
     /// Held while a key is wrapped and stored, and alone while the master key to wrap with changes.

@@ -42,6 +42,10 @@ pub struct EngineOptions {
     pub max_conflicts: u32,
     /// How long a step that was told to stop may take until it is dropped.
     pub stop_grace: Duration,
+    /// How long a call of the runtime or the router may take beside workflows, whose steps have limits of their own. More
+    /// than [`EngineOptions::grace`], and than the largest slug takes to be fetched: what takes longer is cut off, told
+    /// as [`EventKind::Neglected`](crate::EventKind) and by `explain`, and tried again.
+    pub call_timeout: Duration,
     /// How long requests may go on at a release that was replaced.
     pub drain: Duration,
     /// How long a process may take to end after SIGTERM.
@@ -78,6 +82,7 @@ impl Default for EngineOptions {
             max_takeovers: 5,
             max_conflicts: 100,
             stop_grace: Duration::from_secs(45),
+            call_timeout: Duration::from_secs(5 * 60),
             drain: Duration::from_secs(30),
             grace: Duration::from_secs(30),
             build_timeout: Duration::from_secs(15 * 60),

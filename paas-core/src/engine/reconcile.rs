@@ -3,6 +3,9 @@
 //! A pass over an app holds the app's lease, so that of several engines one does it. Passes only ever speak of
 //! the live release; what comes and goes during a roll-out is the workflow's business.
 
+mod limit;
+mod looks;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +13,27 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
+use self::limit::Calls;
+pub(crate) use self::looks::Looks;
+use self::looks::Pass;
 use super::Inner;
 use super::ledger::{Ledger, put_routes};
 use crate::store::{Expect, Transaction};
 use crate::{
-    App, AppName, AppRoutes, Context, ErrorCode, EventKind, IdempotencyKey, InstanceState, ReleaseId, Result,
-    StepName, Subject, WorkflowId,
+    App, AppName, AppRoutes, Error, ErrorCode, EventKind, InstanceState, ReleaseId, Result, Subject,
 };
 
 /// How many apps are looked at at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: u32 = 16;
+
+/// A pass that takes longer than this no longer counts as one of those at once: what hangs holds nobody up.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// Reconciles until the engine shuts down.
 pub(crate) async fn reconcile(inner: Arc<Inner>) {
-    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let slots = Arc::new(Semaphore::new(AT_ONCE as usize));
     let mut hints = inner.runtime.watch();
-    fill(&inner).await;
+    fill(&inner, &slots).await;
     inner.routed.send_replace(true);
     everything(&inner, &slots).await;
     // The hint is quick, the round is the truth.
@@ -41,7 +49,7 @@ pub(crate) async fn reconcile(inner: Arc<Inner>) {
 }
 
 /// Tells the router of all apps, as far as their processes are there: an empty router would answer for nobody.
-async fn fill(inner: &Arc<Inner>) {
+async fn fill(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
     let all = loop {
         match inner.ledger.all_routes().await {
             Ok(all) => break all,
@@ -52,9 +60,15 @@ async fn fill(inner: &Arc<Inner>) {
             () = tokio::time::sleep(inner.options.poll) => {}
         }
     };
-    futures_util::stream::iter(all)
-        .for_each_concurrent(AT_ONCE, |routes| async move { look(inner, &routes.app, Pass::Routes).await })
-        .await;
+    for routes in all {
+        spawn_pass(inner, slots, routes.app, Pass::Routes).await;
+    }
+    // Each is through, or hangs and has given its slot up.
+    tokio::select! {
+        _ = inner.shutdown.cancelled() => {}
+        // Nobody closes the semaphore.
+        _ = slots.acquire_many(AT_ONCE) => {}
+    }
 }
 
 async fn everything(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
@@ -63,7 +77,7 @@ async fn everything(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
         .all_routes()
         .await
         .map(|all| all.into_iter().map(|routes| routes.app).collect::<BTreeSet<_>>());
-    let running = inner.runtime.apps().await;
+    let running = inner.look("the look for apps that run", inner.runtime.apps()).await;
     let (mut names, running) = match (routed, running) {
         (Ok(routed), Ok(running)) => (routed, running),
         (routed, running) => {
@@ -74,6 +88,7 @@ async fn everything(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
         }
     };
     names.extend(running);
+    inner.looks.keep_only(&names);
     for name in names {
         if inner.shutdown.is_cancelled() {
             return;
@@ -83,11 +98,26 @@ async fn everything(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
 }
 
 async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName, what: Pass) {
-    let Ok(slot) = slots.clone().acquire_owned().await else { return };
+    let Some(mut under_way) = inner.looks.begin(name.clone(), what) else { return };
+    let slot = tokio::select! {
+        _ = inner.shutdown.cancelled() => return,
+        slot = slots.clone().acquire_owned() => slot,
+    };
     let inner = inner.clone();
     inner.tasks.clone().spawn(async move {
-        let _slot = slot;
-        look(&inner, &name, what).await;
+        let mut passes = std::pin::pin!(async {
+            loop {
+                look(&inner, &name, what).await;
+                match under_way.again() {
+                    Some(again) => under_way = again,
+                    None => return,
+                }
+            }
+        });
+        if tokio::time::timeout(SLOW, &mut passes).await.is_err() {
+            drop(slot);
+            passes.await;
+        }
     });
 }
 
@@ -99,70 +129,82 @@ impl Inner {
 }
 
 async fn look(inner: &Inner, name: &AppName, what: Pass) {
-    if let Err(error) = pass(inner, name, what).await {
-        let lost =
-            matches!(error.code(), ErrorCode::LeaseLost | ErrorCode::Conflict | ErrorCode::StaleGeneration);
-        if lost {
-            tracing::debug!(app.name = %name, error = %error, "another pass was faster");
-        } else {
-            tracing::warn!(app.name = %name, error = %error, "an app can't be kept as it should be; trying again");
+    let Err(error) = pass(inner, name, what).await else {
+        if inner.looks.succeeded(name, what) {
+            tracing::info!(app.name = %name, "an app is kept as it should be again");
         }
+        return;
+    };
+    let lost =
+        matches!(error.code(), ErrorCode::LeaseLost | ErrorCode::Conflict | ErrorCode::StaleGeneration);
+    if lost || inner.shutdown.is_cancelled() {
+        return tracing::debug!(app.name = %name, error = %error, "another pass was faster, or the engine ends");
+    }
+    tracing::warn!(app.name = %name, error = %error, "an app can't be kept as it should be; trying again");
+    if inner.looks.failed(name, what, &error, inner.clock.now()) {
+        tell(inner, name, &error).await;
     }
 }
 
-/// How much of an app a pass looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    /// Whether its routes lead to what runs: after every hint, so it costs a few reads when they do.
-    Routes,
-    /// Whether what should run does, too.
-    Whole,
+/// What hangs calls a person, once until it is well again.
+async fn tell(inner: &Inner, name: &AppName, error: &Error) {
+    let mut tx = Transaction::new();
+    let neglected = EventKind::Neglected { why: error.message().to_owned() };
+    let noted = Ledger::note(&mut tx, &inner.ledger.event(Some(name), None, neglected));
+    let told = match noted {
+        Ok(()) => inner.store.commit(tx).await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = told {
+        tracing::warn!(app.name = %name, error = %error, "can't write down that an app is neglected");
+    }
 }
 
 async fn pass(inner: &Inner, name: &AppName, what: Pass) -> Result<()> {
-    let ctx = inner.quiet_context(name);
+    let calls = inner.calls(name);
     // A router that lost its routes in a restart is filled at once; that needs no lease, since generations order it.
     // Routes to what isn't there any more are written anew before the router hears of them.
     if !inner.is_misrouted(name).await? {
-        inner.publish(&ctx, name).await?;
+        inner.tell_router(&calls, name).await?;
         if what == Pass::Routes {
             return Ok(());
         }
     }
     let (lease, owner) = (format!("reconcile/{name}"), inner.owner.to_string());
     if !inner.store.lease(&lease, &owner, inner.options.lease).await? {
-        return inner.publish(&ctx, name).await;
+        return inner.tell_router(&calls, name).await;
     }
     let result = match what {
-        Pass::Routes => inner.route(&ctx, name, Some(&lease)).await,
-        Pass::Whole => keep(inner, &ctx, name, &lease).await,
+        Pass::Routes => inner.route(&calls, name, Some(&lease)).await,
+        Pass::Whole => keep(inner, &calls, name, &lease).await,
     };
     inner.store.unlease(&lease, &owner).await?;
     result
 }
 
-async fn keep(inner: &Inner, ctx: &Context, name: &AppName, lease: &str) -> Result<()> {
+async fn keep(inner: &Inner, calls: &Calls<'_>, name: &AppName, lease: &str) -> Result<()> {
     let app = inner.ledger.find_app(name).await?.map(|stored| stored.value);
     let Some(app) = app.filter(|app| !app.destroying) else {
-        return orphans(inner, ctx, name, None).await;
+        return orphans(inner, calls, name, None).await;
     };
     if inner.home_elsewhere(&app).is_some() {
         // It was moved away while this node was lost.
-        return orphans(inner, ctx, name, None).await;
+        return orphans(inner, calls, name, None).await;
     }
-    let Some(live) = app.live.clone() else { return orphans(inner, ctx, name, Some(&app)).await };
+    let Some(live) = app.live.clone() else { return orphans(inner, calls, name, Some(&app)).await };
     let release = inner.ledger.release(&app, live.version).await?.value;
     let busy = is_busy(inner, name).await?;
     if !busy {
         let (env, _) = inner.environment(&app, &release).await?;
         for (process, scale) in &live.formation {
             if let Some(spec) = inner.spec(&app, &release, process, scale.quantity, &env) {
-                inner.runtime.ensure(ctx, &spec).await?;
+                let starting = format!("keeping {process} of {} up", release.version);
+                calls.make(starting, inner.runtime.ensure(&calls.ctx, &spec)).await?;
             }
         }
     }
-    inner.route(ctx, name, Some(lease)).await?;
-    if busy { Ok(()) } else { orphans(inner, ctx, name, Some(&app)).await }
+    inner.route(calls, name, Some(lease)).await?;
+    if busy { Ok(()) } else { orphans(inner, calls, name, Some(&app)).await }
 }
 
 /// Whether a workflow changes what runs of this app.
@@ -172,8 +214,8 @@ async fn is_busy(inner: &Inner, name: &AppName) -> Result<bool> {
 }
 
 /// Ends what no release and no workflow wants: left behind by an engine that died at the wrong moment.
-async fn orphans(inner: &Inner, ctx: &Context, name: &AppName, app: Option<&App>) -> Result<()> {
-    let observed = inner.runtime.observe(name).await?;
+async fn orphans(inner: &Inner, calls: &Calls<'_>, name: &AppName, app: Option<&App>) -> Result<()> {
+    let observed = inner.look("the look at what runs", inner.runtime.observe(name)).await?;
     let live = app.and_then(|app| app.live.as_ref()).map(|live| live.release);
     let stray = |i: &&crate::Instance| Some(i.release) != live && i.state != InstanceState::Stopping;
     let strays: BTreeSet<ReleaseId> = observed.iter().filter(stray).map(|i| i.release).collect();
@@ -190,7 +232,8 @@ async fn orphans(inner: &Inner, ctx: &Context, name: &AppName, app: Option<&App>
     let now = now.and_then(|app| app.live).map(|live| live.release);
     for release in strays.into_iter().filter(|release| Some(*release) != now) {
         tracing::info!(app.name = %name, release.id = %release, "ending processes that no release wants");
-        inner.runtime.retire(ctx, name, release).await?;
+        let ending = "ending processes that no release wants";
+        calls.make(ending, inner.runtime.retire(&calls.ctx, name, release)).await?;
     }
     Ok(())
 }
@@ -207,15 +250,15 @@ impl Inner {
             return Ok(false);
         };
         let stored = self.ledger.routes(name).await?.map(|stored| stored.value);
-        let routes = self.routes_for(&app.value, stored.as_ref()).await?;
+        let routes = self.wanted_routes(&app.value, stored.as_ref()).await?;
         Ok(!is_same(stored.as_ref(), &routes))
     }
 
     /// Writes an app's routes anew if they changed, and tells the router.
-    async fn route(&self, ctx: &Context, name: &AppName, lease: Option<&str>) -> Result<()> {
+    async fn route(&self, calls: &Calls<'_>, name: &AppName, lease: Option<&str>) -> Result<()> {
         let app = self.ledger.app(name).await?;
         let stored = self.ledger.routes(name).await?;
-        let routes = self.routes_for(&app.value, stored.as_ref().map(|stored| &stored.value)).await?;
+        let routes = self.wanted_routes(&app.value, stored.as_ref().map(|stored| &stored.value)).await?;
         if !is_same(stored.as_ref().map(|stored| &stored.value), &routes) {
             let expect = stored.map_or(Expect::Absent, |stored| Expect::Rev(stored.rev));
             let mut tx = Transaction::new().write(put_routes(&routes, expect)?);
@@ -226,15 +269,23 @@ impl Inner {
             Ledger::note(&mut tx, &self.ledger.event(Some(name), None, changed))?;
             self.store.commit(tx).await?;
         }
-        self.publish(ctx, name).await
+        self.tell_router(calls, name).await
+    }
+
+    async fn wanted_routes(&self, app: &App, stored: Option<&AppRoutes>) -> Result<AppRoutes> {
+        self.look("the look at what runs", self.routes_for(app, stored)).await
+    }
+
+    async fn tell_router(&self, calls: &Calls<'_>, name: &AppName) -> Result<()> {
+        calls.make("telling the router", self.publish(&calls.ctx, name)).await
     }
 
     /// After a change of domains or maintenance mode.
     pub(crate) async fn refresh_routes(&self, name: &AppName) -> Result<()> {
-        let ctx = self.quiet_context(name);
+        let calls = self.calls(name);
         let mut pause = Duration::from_millis(1);
         loop {
-            match self.route(&ctx, name, None).await {
+            match self.route(&calls, name, None).await {
                 Err(error) if error.code() == ErrorCode::Conflict && pause < Duration::from_secs(1) => {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
@@ -242,12 +293,5 @@ impl Inner {
                 result => return result,
             }
         }
-    }
-
-    /// For calls outside a workflow.
-    fn quiet_context(&self, app: &AppName) -> Context {
-        let step = StepName::new("reconcile").expect("a constant");
-        let key = IdempotencyKey::new(WorkflowId::from(uuid::Uuid::nil()), step);
-        Context::new(key, self.shutdown.clone(), self.clock.clone(), self.log(app.clone(), "reconcile"))
     }
 }

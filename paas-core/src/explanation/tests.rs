@@ -31,6 +31,7 @@ fn calm() -> Explanation {
         processes: vec![count("web", 2, 2), count("worker", 1, 1)],
         ahead: false,
         maintenance: false,
+        neglect: None,
         freeze: None,
         last_deploy: Some(LastDeploy {
             workflow: id(1),
@@ -102,6 +103,11 @@ fn what_is_not_as_it_should_be_is_marked() {
         processes: vec![count("web", 2, 2), worker],
         ahead: true,
         maintenance: true,
+        neglect: Some(Neglect {
+            since: at("11:40:00"),
+            times: 3,
+            last: Failure::of(&Error::new(ErrorCode::Timeout, "the router hangs"), None, 3, at("11:59:30")),
+        }),
         freeze: Some(freeze),
         last_deploy: Some(LastDeploy {
             workflow: id(1),
@@ -115,6 +121,7 @@ fn what_is_not_as_it_should_be_is_marked() {
        v12 is live since 09:55:00 UTC, for 2 h 5 min: Deploy 1a2b3c4d
        web: 2 of 2 up
  !     worker: 0 of 1 up: Process exited with status 1
+ !     It can't be looked after since 11:40:00 UTC, for 20 min; tried 3 times: [timeout] the router hangs
  !     Users see the maintenance page; set_maintenance ends that
  !     Nothing new goes live: ada froze the platform on 2026-11-27 at 08:00 UTC: Black Friday; unfreeze ends that
  !     Config or add-ons changed since; the next release takes that over

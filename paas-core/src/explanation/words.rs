@@ -18,7 +18,8 @@ impl fmt::Display for Explanation {
         }
         if self.open.is_empty() {
             let well = self.processes.iter().all(|count| count.up >= count.wanted);
-            let calm = if well && self.live.is_some() { ". Things Just Work" } else { "" };
+            let calm =
+                if well && self.live.is_some() && self.neglect.is_none() { ". Things Just Work" } else { "" };
             writeln!(f, "       Nothing is under way{calm}")?;
         }
         Ok(())
@@ -39,6 +40,11 @@ impl Explanation {
             write!(f, "{mark}{}: {} of {} up", count.process, count.up, count.wanted)?;
             let reason = count.reason.as_ref().map(|reason| format!(": {reason}"));
             writeln!(f, "{}", reason.unwrap_or_default())?;
+        }
+        if let Some(neglect) = &self.neglect {
+            let (since, cause) = (Since(neglect.since, self.at), Cause(&neglect.last));
+            let times = if neglect.times == 1 { "once".into() } else { format!("{} times", neglect.times) };
+            writeln!(f, " !     It can't be looked after {since}; tried {times}: {cause}")?;
         }
         if self.maintenance {
             writeln!(f, " !     Users see the maintenance page; set_maintenance ends that")?;

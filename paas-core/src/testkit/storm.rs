@@ -114,7 +114,7 @@ impl Storm {
         for _ in 0..self.engines {
             fleet.start(&mut random).await;
         }
-        let mut users = Users::new(self.apps, self.lease);
+        let mut users = Users::new(self.apps, self.lease, platform.keys());
         for _ in 0..self.wishes {
             if random.below(8) == 0 {
                 fleet.suffer(&mut random, &mut users.story).await;

@@ -8,7 +8,7 @@ mod platform;
 mod routes;
 mod run;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -66,6 +66,8 @@ struct State {
     crashing: Vec<String>,
     /// Nobody can see what runs.
     blind: bool,
+    /// What the engine calls beside workflows and gets no answer of, by app and call.
+    stalled: BTreeSet<(AppName, &'static str)>,
     /// What one-off runs end with.
     run_status: i32,
     next_port: u16,
@@ -115,10 +117,26 @@ impl World {
         self.lock().blind = true;
     }
 
+    /// Calls of this name for this app never return, not even when they are cancelled, until [`World::mend`]; those that are
+    /// stalled then never do. Of `ensure`, `retire`, `apply` only those that are made beside workflows, and `observe` of the
+    /// runtime always.
+    pub fn stall(&self, app: &AppName, call: &'static str) {
+        self.lock().stalled.insert((app.clone(), call));
+    }
+
+    async fn stalled(&self, app: &AppName, call: &'static str, ctx: Option<&Context>) {
+        let beside = ctx.is_none_or(|ctx| ctx.key.workflow.uuid().is_nil());
+        if beside && self.lock().stalled.contains(&(app.clone(), call)) {
+            self.effect(format!("stall {call} {app}"));
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Nothing goes wrong any more: instances come up and are seen, planned faults are forgotten.
     pub fn mend(&self) {
         let mut state = self.lock();
         state.blind = false;
+        state.stalled.clear();
         state.crashing.clear();
         state.plan.clear();
     }

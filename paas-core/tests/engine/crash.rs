@@ -45,6 +45,7 @@ a_power_cut_at_any_write_loses_nothing! {
     of_rotating_credentials: RotateAddon,
     of_removing_an_add_on: RemoveAddon,
     of_destroying_an_app: Destroy,
+    of_another_master_key: RotateKey,
 }
 
 /// Every kind with every end. `PAAS_CUTS=all` cuts at every write, on both sides.

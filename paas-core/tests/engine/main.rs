@@ -12,6 +12,8 @@ mod freeze;
 mod garbage;
 mod history;
 mod keys;
+mod names;
+mod neglect;
 mod nodes;
 #[cfg(feature = "blobs-s3")]
 mod objects;

@@ -1,6 +1,7 @@
 //! Add-ons: made, given new credentials, removed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::AddonOrder;
 use crate::engine::kinds::{AddonInput, DEPROVISION, PROVISION, ROTATE, kind_name};
@@ -9,7 +10,10 @@ use crate::engine::steps::{chosen, hides};
 use crate::engine::submit::Order;
 use crate::engine::{Engine, WorkflowHandle};
 use crate::store::{Expect, Transaction};
-use crate::{Addon, AddonId, AddonState, AppName, Error, ErrorCode, Principal, Result, Subject};
+use crate::{
+    Addon, AddonId, AddonService, AddonState, AppName, ConfigKey, Error, ErrorCode, PlanName, Principal,
+    Result, Subject,
+};
 
 impl Engine {
     /// Makes an add-on and attaches it. The workflow is the add-on's own: it ends once the app's roll-out with
@@ -32,6 +36,30 @@ impl Engine {
             return Err(Error::new(ErrorCode::InvalidParams, what));
         }
         let attachment = order.attachment.unwrap_or_else(|| catalog.attachment.clone());
+        let mut pause = Duration::from_millis(1);
+        for _ in 0..inner.options.max_conflicts {
+            let wanted = (catalog.service.clone(), plan.clone(), attachment.clone());
+            match self.attach(app, wanted, by).await {
+                // Somebody changed the app meanwhile, and may have taken the name.
+                Err(error) if error.code() == ErrorCode::Conflict => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(100));
+                }
+                answer => return answer,
+            }
+        }
+        Err(Error::new(ErrorCode::Conflict, format!("others kept changing the app {app}; try again")))
+    }
+
+    /// Takes the name and queues the making, in one transaction.
+    async fn attach(
+        &self,
+        app: &AppName,
+        (service, plan, attachment): (AddonService, PlanName, ConfigKey),
+        by: &Principal,
+    ) -> Result<(AddonId, WorkflowHandle)> {
+        let inner = &self.inner;
+        // Before the add-ons: whoever makes another one writes the app's row, too.
         let stored = inner.ledger.app(app).await?;
         let taken =
             inner.ledger.addons(stored.value.id).await?.iter().any(|addon| addon.attachment == attachment);
@@ -48,7 +76,7 @@ impl Engine {
         let id = AddonId::new();
         let addon = Addon {
             id,
-            service: catalog.service,
+            service,
             plan,
             app: app.clone(),
             app_id: stored.value.id,

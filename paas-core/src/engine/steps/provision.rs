@@ -17,7 +17,7 @@ use crate::store::{Expect, Table, Write};
 use crate::{
     Addon, AddonId, AddonProvider, AddonService, AddonState, AddonStatus, AddonWish, App, AppName,
     Attachment, BindRequest, ConfigKey, ConfigVars, Context, Digest, Error, ErrorCode, EventKind, PlanName,
-    ProvisionRequest, Result, WorkflowId,
+    ProvisionRequest, Result, Retry, WorkflowId,
 };
 
 #[derive(Debug)]
@@ -138,6 +138,8 @@ impl Step for ProvisionFirst {
         match moment {
             Moment::Intent | Moment::Left => return Ok(changes),
             Moment::Done(output) => {
+                // Looked at after the app, whose row everybody writes who attaches something.
+                unless_taken(&app, &inner.ledger.addons(app.id).await?, &made)?;
                 let key = inner.vault.app_key(app.id, &app.key)?;
                 for addon in &made.addons {
                     let vars = output.secret.iter().filter(|(key, _)| {
@@ -179,6 +181,19 @@ impl Step for ProvisionFirst {
         app.head.rev += 1;
         Ok(changes.write(put_app(&app, Expect::Rev(stored.rev))?))
     }
+}
+
+/// Refuses names that somebody took while the add-ons were made: the next attempt sees that, and makes do with what is there.
+fn unless_taken(app: &App, there: &[Addon], made: &Made) -> Result<()> {
+    let ours = |addon: &Addon| made.addons.iter().any(|made| made.id == addon.id);
+    let others: Vec<_> = there.iter().filter(|addon| !ours(addon)).collect();
+    let taken = made.addons.iter().find(|made| {
+        others.iter().any(|addon| addon.attachment == made.attachment)
+            || hides(app, &made.attachment).is_some()
+    });
+    let Some(MadeAddon { attachment, .. }) = taken else { return Ok(()) };
+    let what = format!("somebody took the name {attachment} while an add-on was made for it");
+    Err(Error::new(ErrorCode::Conflict, what).with_retry(Retry::Backoff))
 }
 
 /// What the app's own `app.json` asks for, else what the builder proposes.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 
 use super::scenario::{Outcome, Scenario, app, deploy};
 use super::{Cut, CutStore};
@@ -67,6 +68,9 @@ pub fn power_cuts(
     }
     done
 }
+
+/// What comes to an end does so in far fewer.
+const MOVES: u32 = 5000;
 
 const LONGEST_LEASE: Duration = Duration::from_secs(3 * 3600);
 
@@ -148,25 +152,46 @@ impl PowerCut {
         was_cut
     }
 
+    /// Waits until it is so: for as long as anything goes on at all, however slowly, but not for what goes on for ever.
+    async fn comes_to(
+        &self,
+        platform: &TestPlatform,
+        store: &dyn Store,
+        mut so: impl AsyncFnMut() -> bool,
+    ) -> bool {
+        let patience = Duration::from_secs(if self.paused { 4 * 3600 } else { 120 });
+        let (mut seen, mut cursor, mut moves) = (0, 0, 0);
+        let mut quiet = Instant::now();
+        while !so().await {
+            let happened = platform.world.history().len();
+            let told =
+                store.events(cursor, None, 1000).await.ok().and_then(|events| events.last().map(|e| e.seq));
+            if happened > seen || told.is_some() {
+                (seen, cursor, moves) = (happened, told.unwrap_or(cursor), moves + 1);
+                quiet = Instant::now();
+            }
+            if quiet.elapsed() > patience || moves > MOVES {
+                return false;
+            }
+            tokio::time::sleep(self.look()).await;
+        }
+        true
+    }
+
     /// Another engine brings everything to its end, and nothing is wrong then.
     async fn goes_on(&self, platform: &TestPlatform, store: Arc<dyn Store>) {
         let Self { scenario, writes, cut, .. } = self;
         let told = || format!("{scenario} cut at write {writes}, {cut:?}: {:#?}", platform.world.history());
         let engine = self.engine(platform, store.clone());
         engine.start().await.expect("the engine starts");
-        let patience = Duration::from_secs(if self.paused { 4 * 3600 } else { 60 });
-        let rested = tokio::time::timeout(patience, rest(store.as_ref(), self.look())).await;
-        assert!(rested.is_ok(), "it does not come to rest: {}", told());
-        let mut wrong = Vec::new();
+        let rested = self.comes_to(platform, store.as_ref(), async || rests(store.as_ref()).await).await;
+        assert!(rested, "it does not come to rest: {}", told());
         // The reconciler's last word may be on its way.
-        for _ in 0..2000 {
-            wrong = sound(platform, &engine).await.expect("the engine can be asked");
-            if wrong.is_empty() {
-                break;
-            }
-            tokio::time::sleep(self.look()).await;
-        }
-        assert!(wrong.is_empty(), "{wrong:#?} {}", told());
+        let wrong = async || sound(platform, &engine).await.expect("the engine can be asked");
+        let well = self.comes_to(platform, store.as_ref(), async || wrong().await.is_empty()).await;
+        assert!(well, "{:#?} {}", wrong().await, told());
+        let keys = engine.key_state().await.expect("the keys can be looked at");
+        assert_eq!(keys.behind, 0, "{keys:?} {}", told());
         let once = ["run ", "start ", "provision ", "deprovision ", "rotate ", "revoke "];
         let twice = platform.repeated();
         let doubled = twice.keys().any(|effect| once.iter().any(|one| effect.starts_with(one)));
@@ -188,10 +213,14 @@ impl PowerCut {
 
 /// Waits until no workflow is open.
 async fn rest(store: &dyn Store, look: Duration) {
-    let open = ListQuery::all().states([QueueState::Queued, QueueState::Active, QueueState::Parked]).limit(1);
-    while !store.list(Table::Workflows, &open).await.is_ok_and(|rows| rows.is_empty()) {
+    while !rests(store).await {
         tokio::time::sleep(look).await;
     }
+}
+
+async fn rests(store: &dyn Store) -> bool {
+    let open = ListQuery::all().states([QueueState::Queued, QueueState::Active, QueueState::Parked]).limit(1);
+    store.list(Table::Workflows, &open).await.is_ok_and(|rows| rows.is_empty())
 }
 
 async fn sound(platform: &TestPlatform, engine: &Engine) -> Result<Vec<Violation>> {

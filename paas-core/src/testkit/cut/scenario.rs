@@ -36,6 +36,8 @@ pub enum Work {
     RemoveAddon,
     /// The end of an app with an add-on.
     Destroy,
+    /// Another master key for everything.
+    RotateKey,
 }
 
 impl Work {
@@ -52,6 +54,7 @@ impl Work {
         Self::RotateAddon,
         Self::RemoveAddon,
         Self::Destroy,
+        Self::RotateKey,
     ];
 
     /// The call before the pivot that is made to fail or to hang; none for what only goes forward.
@@ -63,7 +66,7 @@ impl Work {
             Self::Rollback | Self::Configure | Self::ScaleUp => Some("ensure"),
             Self::AddAddon => Some("provision"),
             Self::RotateAddon => Some("rotate"),
-            Self::ScaleDown | Self::RemoveAddon | Self::Destroy => None,
+            Self::ScaleDown | Self::RemoveAddon | Self::Destroy | Self::RotateKey => None,
         }
     }
 }
@@ -117,7 +120,7 @@ impl Scenario {
         }
         match work {
             Work::Deploy => outcomes.push(Outcome::Superseded),
-            Work::RemoveAddon | Work::Destroy => outcomes.push(Outcome::Cancel),
+            Work::RemoveAddon | Work::Destroy | Work::RotateKey => outcomes.push(Outcome::Cancel),
             _ => {}
         }
         outcomes.into_iter().map(|outcome| Self { work, outcome }).collect()
@@ -140,6 +143,10 @@ impl Scenario {
             Work::RotateAddon | Work::RemoveAddon | Work::Destroy => {
                 engine.add_addon(&app(), fakesql(), &by()).await?.1.succeeded().await?;
             }
+            Work::RotateKey => {
+                let vars = ConfigVars::new().with("SECRET", "hunter2hunter2")?;
+                engine.configure(&app(), ConfigEdit::set(vars), &by()).await?.succeeded().await?;
+            }
             _ => {}
         }
         Ok(())
@@ -148,6 +155,9 @@ impl Scenario {
     /// What happens while the power may be cut at any write.
     pub(super) async fn happen(self, platform: &TestPlatform, engine: &Engine) -> Result<()> {
         let (world, weak) = (&platform.world, self.work.weak_spot());
+        if self.work == Work::RotateKey {
+            platform.keys().add_key()?;
+        }
         match self.outcome {
             Outcome::Success => {}
             Outcome::Crash => world.crash("web"),
@@ -179,6 +189,15 @@ impl Scenario {
             }
             Ok::<_, crate::Error>(handle)
         };
+        if self.work == Work::RotateKey {
+            let handle = self.ask(engine).await?;
+            match engine.cancel(handle.id(), "not that", &by()).await {
+                // It was faster.
+                Err(late) if matches!(late.code(), ErrorCode::PastPivot | ErrorCode::Conflict) => {}
+                answer => answer?,
+            }
+            return handle.ended().await.map(drop);
+        }
         let in_the_way = match (self.work.weak_spot(), self.work) {
             (Some(call), work) => inside(call, work).await?,
             (None, Work::RemoveAddon) => inside("rotate", Work::RotateAddon).await?,
@@ -215,6 +234,7 @@ impl Scenario {
                 engine.remove_addon(addons[0].id, &by()).await
             }
             Work::Destroy => engine.destroy_app(&app(), &by()).await,
+            Work::RotateKey => engine.rotate_key(&by()).await,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::store::{ListQuery, QueueState, Store, Table};
 use crate::testkit::history::{History, Violation};
 use crate::testkit::random::Random;
 use crate::testkit::world::{TestPlatform, check};
-use crate::{AppName, Engine, Result, WorkflowState};
+use crate::{AppName, Engine, Principal, Result, WorkflowState};
 
 /// What is wrong when all is over.
 pub(super) async fn judge(
@@ -36,6 +36,9 @@ pub(super) async fn judge(
     if tokio::time::timeout(storm.patience, rest(store.as_ref(), storm.lease / 100)).await.is_err() {
         wrong.push(Violation(format!("there is no rest after the storm: {:#?}", open(store.as_ref()).await)));
         return wrong;
+    }
+    if tokio::time::timeout(storm.patience, rotated(storm, platform, &engine)).await.is_err() {
+        wrong.push(Violation("a rotation of the master key after the storm doesn't end well".into()));
     }
     if storm.fakes {
         wrong.extend(settled(storm, platform, &engine).await);
@@ -69,6 +72,19 @@ async fn deploy_all(engine: &Engine) -> Result<Vec<Violation>> {
         }
     }
     Ok(wrong)
+}
+
+/// Moves to another master key, after which nothing needs an older one. Engines that died in the storm don't know it, and
+/// count until their leases have ended.
+async fn rotated(storm: &Storm, platform: &TestPlatform, engine: &Engine) {
+    let once = async || -> Result<bool> {
+        platform.keys().add_key()?;
+        let ended = engine.rotate_key(&Principal::platform()).await?.ended().await?;
+        Ok(ended.state == WorkflowState::Succeeded && engine.key_state().await?.behind == 0)
+    };
+    while !once().await.is_ok_and(|done| done) {
+        tokio::time::sleep(storm.lease).await;
+    }
 }
 
 /// Waits until no workflow is open.

@@ -6,6 +6,7 @@ use super::fleet::Fleet;
 use crate::testkit::history::Acknowledged;
 use crate::testkit::random::Random;
 use crate::testkit::world::FakeSource;
+use crate::vault::KeyFile;
 use crate::{
     AddonOrder, AppName, ConfigEdit, ConfigVars, DeployOrder, Engine, Principal, ProcessType, Result,
     RollbackOrder, Scale, WorkflowHandle, WorkflowId,
@@ -33,14 +34,15 @@ pub(super) struct Users {
     pub(super) story: Vec<String>,
     patience: Duration,
     lease: Duration,
+    keys: KeyFile,
     number: u32,
 }
 
 impl Users {
-    pub(super) fn new(apps: usize, lease: Duration) -> Self {
+    pub(super) fn new(apps: usize, lease: Duration, keys: KeyFile) -> Self {
         let apps = (0..apps).map(|slot| (name(slot, 0), 0)).collect();
         let (workflows, told, story) = (Vec::new(), Vec::new(), Vec::new());
-        Self { apps, workflows, told, story, patience: lease * 6, lease, number: 0 }
+        Self { apps, workflows, told, story, patience: lease * 6, lease, keys, number: 0 }
     }
 
     /// One wish, at one engine. Nobody waits for its end.
@@ -76,7 +78,7 @@ impl Users {
     ) -> (String, Result<Vec<Acknowledged>>) {
         let by = Principal::platform();
         let number = self.number;
-        match random.below(24) {
+        match random.below(25) {
             0..7 => {
                 let code = format!("web: {number}\n{}", random.pick(&CODES));
                 let order = DeployOrder::new(FakeSource::code(code.clone()));
@@ -148,6 +150,13 @@ impl Users {
                 let on = random.chance();
                 let asked = engine.set_maintenance(app, on, &by).await;
                 (format!("maintenance {on}"), asked.map(|()| Vec::new()))
+            }
+            24 => {
+                let asked = async {
+                    self.keys.add_key()?;
+                    engine.rotate_key(&by).await
+                };
+                ("another master key".into(), self.queued(asked.await.map(|handle| (handle, Vec::new()))))
             }
             22 => ("collect garbage".into(), engine.collect_garbage().await.map(|_| Vec::new())),
             _ => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{FakeAddons, FakeBuilder, FakeRouter, FakeRuntime, FakeSource, World};
 use crate::testkit::clock::ManualClock;
-use crate::vault::MasterKey;
+use crate::vault::KeyFile;
 use crate::{
     AddonProvider, AppName, Blobs, Builder, Clock, DeployOrder, DirBlobs, Engine, EngineBuilder,
     EngineOptions, Logs, MemoryLogs, Principal, Result, Router, Runtime, Source, Store, Vault,
@@ -43,7 +43,6 @@ pub struct TestPlatform {
     pub clock: Arc<ManualClock>,
     /// The logs.
     pub logs: MemoryLogs,
-    key: [u8; 32],
     slugs: bool,
     elsewhere: Option<Arc<dyn Blobs>>,
     dir: tempfile::TempDir,
@@ -63,7 +62,7 @@ impl TestPlatform {
         let clock =
             Arc::new(ManualClock::new(chrono::DateTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)));
         let (world, logs) = (World::new(), MemoryLogs::new());
-        Ok(Self { world, clock, logs, key: [7; 32], slugs: false, elsewhere: None, dir })
+        Ok(Self { world, clock, logs, slugs: false, elsewhere: None, dir })
     }
 
     /// One whose builder makes slugs.
@@ -83,6 +82,11 @@ impl TestPlatform {
     /// A folder of its own, gone with it.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The master keys of all its engines.
+    pub fn keys(&self) -> KeyFile {
+        KeyFile::new(self.dir.path().join("master.key"))
     }
 
     /// The clock, for stores.
@@ -150,7 +154,7 @@ impl TestPlatform {
             .with_clock(self.clock.clone())
             .with_logs(parts.logs)
             .with_blobs(parts.blobs)
-            .with_vault(Vault::new(MasterKey::from_bytes(&self.key)?));
+            .with_vault(Vault::of_file(self.keys())?);
         for source in parts.sources {
             builder = builder.with_source(source);
         }

@@ -25,6 +25,7 @@ impl Router for FakeRouter {
     }
 
     async fn apply(&self, ctx: &Context, routes: &AppRoutes) -> Result<()> {
+        self.0.stalled(&routes.app, "apply", Some(ctx)).await;
         self.0
             .act(ctx, "apply", |world| {
                 let mut state = world.lock();

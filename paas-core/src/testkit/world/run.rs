@@ -83,6 +83,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
+        self.0.stalled(&spec.app, "ensure", Some(ctx)).await;
         self.0
             .act(ctx, "ensure", |world| {
                 self.converge(world, spec, self.spec_digest(spec));
@@ -92,6 +93,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn observe(&self, app: &AppName) -> Result<Vec<Instance>> {
+        self.0.stalled(app, "observe", None).await;
         if self.0.lock().blind {
             self.0.effect("look in vain");
             return Err(flake("observe"));
@@ -140,6 +142,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn retire(&self, ctx: &Context, app: &AppName, release: ReleaseId) -> Result<()> {
+        self.0.stalled(app, "retire", Some(ctx)).await;
         self.0
             .act(ctx, "retire", |world| {
                 let gone: Vec<Instance> = {
