@@ -252,7 +252,7 @@ pub struct Instance {
     pub address: Option<SocketAddr>,
     /// When this start of it happened.
     pub started_at: DateTime<Utc>,
-    /// How often it was started again.
+    /// How often it was started again because it had ended by itself.
     pub restarts: u32,
     /// How it ended last time.
     pub last_exit: Option<Exit>,

@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/launches/<id>/launch.json   written before the shim is started
 //!                      lock          held by the shim for as long as it lives
+//!                      begun         the shim is about to start the program
 //!                      shim.json     who the shim and the program are, written once the program was started
 //!                      up.json       it was well, and where it listened
 //!                      exit.json     how it ended; whoever writes it holds the lock
@@ -35,6 +36,8 @@ pub(super) const REMOVED: &str = ".removed.";
 pub(super) struct Record {
     pub(super) label: Label,
     pub(super) port: Option<u16>,
+    /// During which boot of the machine.
+    pub(super) boot: String,
     pub(super) started_at: DateTime<Utc>,
 }
 
@@ -83,6 +86,22 @@ impl Folder {
 
     pub(super) fn record(&self) -> Result<Option<Record>> {
         self.read("launch.json")
+    }
+
+    /// Says that the program may run from now on.
+    pub(super) fn begin(&self, _lock: &Lock) -> Result<()> {
+        let made = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(self.path.join("begun"));
+        made.map(drop).map_err(|e| self.failed(e))
+    }
+
+    /// Whether the program may have run.
+    pub(super) fn has_begun(&self) -> Result<bool> {
+        self.path.join("begun").try_exists().map_err(|e| self.failed(e))
     }
 
     pub(super) fn keep_running(&self, running: &Running) -> Result<()> {

@@ -8,7 +8,7 @@ use paas_sandbox::{Group, procfs, tree};
 
 use super::folder::{Folder, Lock, REMOVED, Record, Running};
 use super::launcher::{POLL, ProcessLauncher};
-use crate::supervisor::{End, Found, LaunchId, Process};
+use crate::supervisor::{CutOff, End, Found, LaunchId, Process};
 
 /// Ended one-off commands are remembered for this long: long enough for any retry of their step.
 const REMEMBER_DAYS: i64 = 30;
@@ -84,13 +84,17 @@ impl ProcessLauncher {
             return Ok(end);
         }
         let mut end = End::new(None, self.clock.now());
-        match folder.running()? {
-            Some(running) if running.shim.boot == procfs::boot_id() => {
-                kill_rest(&running.group, running.program);
-            }
-            Some(_) => end.with_machine = true,
-            // The shim may have been killed before it could say what it started.
-            None => kill_rest(&Group::find(&folder.name()), 0),
+        let boot = folder.record()?.map(|record| record.boot);
+        if boot.is_some_and(|boot| boot != procfs::boot_id()) {
+            end.cut_off = Some(CutOff::WithMachine);
+        } else if !folder.has_begun()? {
+            // No shim begins without saying so first, and one that comes now finds the end.
+            end.cut_off = Some(CutOff::BeforeStart);
+        } else if let Some(running) = folder.running()? {
+            kill_rest(&running.group, running.program);
+        } else {
+            // The shim was killed before it could say what it started.
+            kill_rest(&Group::find(&folder.name()), 0);
         }
         folder.keep_end(lock, &end)?;
         Ok(end)

@@ -178,7 +178,8 @@ impl Launcher for ProcessLauncher {
         }
         let web = launch.label.name.process.is_web() && launch.label.once.is_none();
         let port = if web { Some(self.ports.free()?) } else { None };
-        let record = Record { label: launch.label.clone(), port, started_at: self.clock.now() };
+        let (boot, started_at) = (procfs::boot_id(), self.clock.now());
+        let record = Record { label: launch.label.clone(), port, boot, started_at };
         let started = async {
             let order = self.order(&launch, &folder, port).await?;
             let (kept, at) = (record.clone(), folder.clone());

@@ -97,6 +97,7 @@ async fn run(order: Order) -> Result<()> {
         quit: signal(SignalKind::quit()).map_err(failed)?,
         child: signal(SignalKind::child()).map_err(failed)?,
     };
+    folder.begin(&lock)?;
     log.platform(&format!("Starting process with command `{}`", order.command));
     let mut child = match start(&order) {
         Ok(child) => child,

@@ -32,6 +32,13 @@ impl LaunchId {
         let hex = Digest::of(key.to_string()).hex();
         Self(hex[..32].parse().unwrap_or_default())
     }
+
+    /// The one to try after this: always the same.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let hex = Digest::of(self.to_string()).hex();
+        Self(hex[..32].parse().unwrap_or_default())
+    }
 }
 
 impl fmt::Display for LaunchId {
@@ -179,9 +186,9 @@ pub struct End {
     pub exit: Option<Exit>,
     /// Whether it was told to end.
     pub stopped: bool,
-    /// Whether it ended with the machine that it ran on: no crash of its own, so that it is started again at once.
+    /// Set when it was cut off from outside: no crash of its own, so that it is started again at once.
     #[serde(default)]
-    pub with_machine: bool,
+    pub cut_off: Option<CutOff>,
     /// Why, where the runtime itself is the cause: `Error R15 (Memory quota vastly exceeded)`.
     pub reason: Option<String>,
     /// When.
@@ -191,7 +198,28 @@ pub struct End {
 impl End {
     /// Ended by itself.
     pub fn new(exit: Option<Exit>, at: DateTime<Utc>) -> Self {
-        Self { exit, stopped: false, with_machine: false, reason: None, at }
+        Self { exit, stopped: false, cut_off: None, reason: None, at }
+    }
+}
+
+/// What cut a launch off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CutOff {
+    /// The engine ended before it could begin: nothing of it ever ran, and nothing will.
+    BeforeStart,
+    /// The machine that it ran on ended.
+    WithMachine,
+}
+
+impl CutOff {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::BeforeStart => "the platform ended before it could start it",
+            Self::WithMachine => "the machine was restarted",
+        }
     }
 }
 

@@ -32,7 +32,7 @@ use paas_core::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use backoff::Backoff;
-pub use launcher::{End, Found, Kill, Label, Launch, LaunchId, Launcher, Once, Process, Up};
+pub use launcher::{CutOff, End, Found, Kill, Label, Launch, LaunchId, Launcher, Once, Process, Up};
 
 use board::{Board, Place};
 use slot::{Begin, Life, Slot};

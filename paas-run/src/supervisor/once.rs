@@ -8,15 +8,21 @@ use paas_core::{
 use tokio::time::timeout;
 
 use super::Supervisor;
-use super::launcher::{End, Found, Kill, Label, Launch, LaunchId, Launcher, Once};
+use super::launcher::{CutOff, End, Found, Kill, Label, Launch, LaunchId, Launcher, Once};
 
 impl<L: Launcher> Supervisor<L> {
     /// As [`Runtime::run_once`](paas_core::Runtime::run_once) says.
     pub(super) async fn once(&self, ctx: &Context, spec: &RunSpec) -> Result<Exit> {
         ctx.cancel.check()?;
         let launcher = &self.shared.launcher;
-        let id = LaunchId::of_key(&ctx.key);
-        let found = self.launch_once(ctx, id, spec).await?;
+        let mut id = LaunchId::of_key(&ctx.key);
+        let mut found = self.launch_once(ctx, id, spec).await?;
+        while found.end.as_ref().is_some_and(|end| end.cut_off == Some(CutOff::BeforeStart)) {
+            // Nothing of it ever ran, so this is still the first time.
+            launcher.forget(id).await?;
+            id = id.next();
+            found = self.launch_once(ctx, id, spec).await?;
+        }
         let redactor = Redactor::knowing(&spec.process.env);
         if let Some(end) = found.end {
             return self.ended(id, end, &redactor).await;

@@ -293,8 +293,10 @@ impl<L: Launcher> Life<L> {
     }
 
     fn ended(&mut self, end: &End, up: Duration) {
-        self.crashes = if end.with_machine { 0 } else { self.shared.backoff.count(self.crashes, up) };
-        self.restarts = self.restarts.saturating_add(1);
+        if end.cut_off.is_none() {
+            self.crashes = self.shared.backoff.count(self.crashes, up);
+            self.restarts = self.restarts.saturating_add(1);
+        }
         let (mut before, mut after) = (None, None);
         self.shared.board.change(&self.slot.place, |row| {
             before = Some(row.state);
@@ -310,6 +312,9 @@ impl<L: Launcher> Life<L> {
 
     /// Rests after a crash; false when it was told to stop meanwhile.
     async fn pause(&self, end: &End) -> bool {
+        if end.cut_off.is_some() {
+            return !self.slot.stop.is_cancelled();
+        }
         let since = (self.shared.clock.now() - end.at).to_std().unwrap_or_default();
         let pause = self.shared.backoff.pause(self.crashes).saturating_sub(since);
         tokio::select! {
@@ -393,9 +398,9 @@ fn started(label: &Label, process: &Process) -> Instance {
 
 fn mark_ended(row: &mut Instance, end: &End) {
     row.address = None;
-    if end.with_machine {
+    if let Some(cut_off) = end.cut_off {
         row.state = InstanceState::Starting;
-        row.reason = Some("the machine was restarted".to_owned());
+        row.reason = Some(cut_off.words().to_owned());
         return;
     }
     row.state = InstanceState::Crashed;

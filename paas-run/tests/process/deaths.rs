@@ -8,7 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use paas_core::{
-    AppId, Artifact, ErrorCode, Instance, InstanceState, ProcessSpec, ReleaseId, RunSpec, Runtime,
+    AppId, Artifact, ErrorCode, IdempotencyKey, Instance, InstanceState, ProcessSpec, ReleaseId, RunSpec,
+    Runtime, WorkflowId,
 };
 use paas_run::process::ProcessRuntime;
 use tokio::time::sleep;
@@ -90,8 +91,9 @@ async fn however_often_the_machine_is_restarted_what_should_run_is_started_at_on
         drop(runtime);
         // As after a restart: what is written down is of another boot, and nothing of it runs.
         let launches = fs::read_dir(world.data().join("launches")).unwrap();
-        let told = launches.map(|launch| launch.unwrap().path().join("shim.json")).find(|path| path.exists());
-        let told = told.expect("it was told what was started");
+        let told =
+            launches.map(|launch| launch.unwrap().path().join("launch.json")).find(|path| path.exists());
+        let told = told.expect("it is kept what was to be started");
         let text = fs::read_to_string(&told).unwrap();
         assert!(text.contains(&paas_sandbox::procfs::boot_id()), "{text}");
         fs::write(&told, text.replace(&paas_sandbox::procfs::boot_id(), "another boot")).unwrap();
@@ -142,6 +144,7 @@ async fn two_supervisors_never_share_a_folder() {
 
 /// What the engine that gets killed is told through its environment.
 const DATA: &str = "PAAS_TEST_ENGINE_DATA";
+const NUMBER: &str = "PAAS_TEST_COMMAND";
 
 fn web_of_the_killed_engine(artifact: &Artifact) -> ProcessSpec {
     let mut spec = spec("killed", "web", LISTEN, artifact).with_quantity(2);
@@ -190,9 +193,63 @@ async fn an_engine_that_is_killed_at_any_moment_doubles_and_loses_nothing() {
     assert_eq!(launched, known, "a process runs that the runtime doesn't know, or the other way round");
     for instance in &seen {
         assert!(std::net::TcpStream::connect(instance.address.unwrap()).is_ok());
+        assert_eq!(instance.restarts, 0, "to be cut off is no crash: {instance:?}");
     }
     runtime.forget(&ctx(&world), &spec.app).await.unwrap();
     assert_eq!(programs(&world), BTreeSet::new());
+}
+
+/// The command that the killed engine of this number runs.
+fn command_of_the_killed_engine(artifact: &Artifact, number: u128) -> (IdempotencyKey, RunSpec) {
+    let command = format!("echo command {number} ran; sleep 0.03");
+    let mut spec = spec("cut-off", "release", &command, artifact);
+    spec.app_id = AppId::from(uuid::Uuid::from_u128(9));
+    let workflow = WorkflowId::from(uuid::Uuid::from_u128(number));
+    (IdempotencyKey::new(workflow, "release_phase".parse().unwrap()), RunSpec::new(spec))
+}
+
+/// Not a test: the engine that [`a_command_whose_engine_is_killed_at_any_moment_runs_once`] kills.
+#[tokio::test]
+#[ignore = "started by another test"]
+async fn the_engine_that_is_killed_in_a_command() {
+    let Some(data) = std::env::var_os(DATA) else { return };
+    let world = World::at(data.into());
+    let runtime = open(&world).await;
+    let number = std::env::var(NUMBER).unwrap().parse().unwrap();
+    let (key, run) = command_of_the_killed_engine(&empty(&world).await, number);
+    let mut ctx = ctx(&world);
+    ctx.key = key;
+    runtime.run_once(&ctx, &run).await.unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_command_whose_engine_is_killed_at_any_moment_runs_once() {
+    let world = World::new();
+    let artifact = empty(&world).await;
+    for delay in [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 100, 150, 200, 300] {
+        let mut engine = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "deaths::the_engine_that_is_killed_in_a_command", "--ignored"])
+            .env(DATA, world.dir.path())
+            .env(NUMBER, delay.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        sleep(Duration::from_millis(delay)).await;
+        engine.kill().unwrap();
+        engine.wait().unwrap();
+
+        let runtime = open(&world).await;
+        let (key, run) = command_of_the_killed_engine(&artifact, delay.into());
+        let mut ctx = ctx(&world);
+        ctx.key = key;
+        let exit = runtime.run_once(&ctx, &run).await.unwrap();
+        assert_eq!(exit.status, 0, "{exit:?}");
+        let wanted = format!("command {delay} ran");
+        let ran = lines(&world, "cut-off").await.into_iter().filter(|line| *line == wanted).count();
+        assert_eq!(ran, 1, "{wanted}");
+    }
 }
 
 /// The programs that run below this world's shims, found without the runtime: each shim has its order's folder open.

@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use crate::engine::kind::{Step, StepCall, StepOutput};
 use crate::engine::kinds::Platform;
 use crate::engine::rollout::{Target, app_name};
+use crate::engine::steps::start;
 use crate::{Error, ErrorCode, Instance, InstanceState, Release, Result, Retry};
 
 /// Pauses after looks that failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How often the runtime is told again what should run: one that lost its machine knows no more what was to run there.
+const REMIND: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct AwaitHealthy(pub(crate) Platform);
@@ -28,12 +33,13 @@ impl Step for AwaitHealthy {
         let Some(target) = Target::of(call)? else { return Ok(StepOutput::done()) };
         let name = app_name(call)?;
         let mut patience = Patience(FIRST_PAUSE);
-        let release = loop {
+        let (app, release) = loop {
             match inner.rollout(&name, &target).await {
-                Ok((_, release)) => break release.value,
+                Ok((app, release)) => break (app.value, release.value),
                 Err(error) => patience.wait(call, error).await?,
             }
         };
+        let mut reminded = Instant::now();
         let mut hints = inner.runtime.watch();
         loop {
             let instances = match inner.runtime.observe(&name).await {
@@ -43,10 +49,21 @@ impl Step for AwaitHealthy {
                     continue;
                 }
             };
-            patience = Patience(FIRST_PAUSE);
             if are_all_up(&target, &release, &instances)? {
                 return Ok(StepOutput::done());
             }
+            if reminded.elapsed() >= REMIND {
+                let told = async {
+                    let (env, _) = inner.environment(&app, &release).await?;
+                    start::ensure(&inner, call, &target, (&app, &release), &env).await
+                };
+                if let Err(error) = told.await {
+                    patience.wait(call, error).await?;
+                    continue;
+                }
+                reminded = Instant::now();
+            }
+            patience = Patience(FIRST_PAUSE);
             // The hint is quick, the pause is the truth.
             let hint = async {
                 while let Some(event) = hints.next().await {

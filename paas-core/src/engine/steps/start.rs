@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 
+use crate::engine::Inner;
 use crate::engine::kind::{Step, StepCall, StepOutput};
 use crate::engine::kinds::Platform;
 use crate::engine::rollout::{Target, app_name};
-use crate::{ErrorCode, Result};
+use crate::{App, ConfigVars, ErrorCode, Release, Result};
 
 #[derive(Debug)]
 pub(crate) struct Start(pub(crate) Platform);
@@ -31,13 +32,7 @@ impl Step for Start {
             let why = "never runs twice, so it pauses while it is replaced";
             call.ctx.log.line(format!(" !     {process} {why}"));
         }
-        for (process, quantity) in target.overlapping(&release.value) {
-            // More of them come first, fewer only after the switch.
-            let quantity = quantity.max(target.before(process));
-            if let Some(spec) = inner.spec(&app.value, &release.value, process, quantity, &env) {
-                inner.runtime.ensure(&call.ctx, &spec).await?;
-            }
-        }
+        ensure(&inner, call, &target, (&app.value, &release.value), &env).await?;
         Ok(StepOutput::done())
     }
 
@@ -66,4 +61,22 @@ impl Step for Start {
         }
         Ok(())
     }
+}
+
+/// Tells the runtime to have all that may run beside what runs already.
+pub(super) async fn ensure(
+    inner: &Inner,
+    call: &StepCall,
+    target: &Target,
+    (app, release): (&App, &Release),
+    env: &ConfigVars,
+) -> Result<()> {
+    for (process, quantity) in target.overlapping(release) {
+        // More of them come first, fewer only after the switch.
+        let quantity = quantity.max(target.before(process));
+        if let Some(spec) = inner.spec(app, release, process, quantity, env) {
+            inner.runtime.ensure(&call.ctx, &spec).await?;
+        }
+    }
+    Ok(())
 }
