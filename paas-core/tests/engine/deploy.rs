@@ -165,6 +165,21 @@ async fn that_nobody_can_see_a_release_for_a_while_is_no_verdict_on_it() {
 }
 
 #[tokio::test]
+async fn a_release_that_loses_its_machine_while_it_is_awaited_is_started_again_and_goes_live() {
+    let bench = Bench::new().await;
+    let world = &bench.platform.world;
+    world.blind();
+    let handle = TestPlatform::deploy(&bench.engine, &hello(), WEB).await.unwrap();
+    while handle.state().await.unwrap().step("await_healthy").unwrap().state != StepState::Started {
+        tokio::task::yield_now().await;
+    }
+    world.reboot();
+    world.mend();
+    handle.succeeded().await.unwrap();
+    assert_eq!(world.instances().len(), 1);
+}
+
+#[tokio::test]
 async fn the_same_input_is_built_once() {
     let bench = Bench::new().await;
     bench.deploy(WEB).await.unwrap();
