@@ -9,7 +9,6 @@ mod support;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use paas::build::DirectorySource;
 use paas::{
@@ -65,11 +64,7 @@ async fn example() -> Result<()> {
 }
 
 async fn started(local: &Local) -> Result<Engine> {
-    let engine = local
-        .engine()?
-        .with_source(Arc::new(DirectorySource::new()))
-        .with_builder(Arc::new(local.buildpacks().await?))
-        .build()?;
+    let engine = support::of_folders(local).await?;
     engine.start().await?;
     Ok(engine)
 }

@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -66,25 +67,18 @@ impl Builder for ServeScript {
 
 fn main() -> ExitCode {
     paas::init();
-    support::run(example())
+    support::run(support::on_a_platform(engine, show))
 }
 
-async fn example() -> Result<()> {
-    let scratch = support::scratch()?;
-    let local = Local::open(scratch.path().join("data"), "127.0.0.1:0").await?;
-    let engine = local
+async fn engine(local: &Local) -> Result<Engine> {
+    local
         .engine()?
         .with_source(Arc::new(DirectorySource::new()))
         .with_builder(Arc::new(ServeScript { blobs: local.blobs.clone() }))
-        .build()?;
-    engine.start().await?;
-    let shown = show(&engine, scratch.path()).await;
-    engine.shutdown().await;
-    local.stop().await?;
-    shown
+        .build()
 }
 
-async fn show(engine: &Engine, folder: &std::path::Path) -> Result<()> {
+async fn show(engine: &Engine, folder: &Path) -> Result<()> {
     let (app, me) = (AppName::new("scripted")?, Principal::named("me")?);
     engine.ensure_app(&app, &me).await?;
 

@@ -36,12 +36,10 @@ impl Step for Approval {
 
 fn main() -> ExitCode {
     paas::init();
-    support::run(example())
+    support::run(support::on_a_platform(engine, show))
 }
 
-async fn example() -> Result<()> {
-    let scratch = support::scratch()?;
-    let local = Local::open(scratch.path().join("data"), "127.0.0.1:0").await?;
+async fn engine(local: &Local) -> Result<Engine> {
     let timed = tower::layer::layer_fn(|steps: Waist| {
         tower::service_fn(move |call: StepCall| {
             let (steps, step, clock) = (steps.clone(), call.step.clone(), call.ctx.clock.clone());
@@ -54,21 +52,17 @@ async fn example() -> Result<()> {
         })
     });
     let approval = StepDef::new(StepName::new("approve")?, Arc::new(Approval));
-    let engine = local
+    local
         .engine()?
         .with_source(Arc::new(DirectorySource::new()))
         .with_builder(Arc::new(local.buildpacks().await?))
         .with_step_after(KindName::new("deploy")?, StepName::new("build")?, approval)
         .step_layer(timed)
-        .build()?;
-    engine.start().await?;
-    let shown = show(&engine, &scratch.path().join("code")).await;
-    engine.shutdown().await;
-    local.stop().await?;
-    shown
+        .build()
 }
 
-async fn show(engine: &Engine, code: &Path) -> Result<()> {
+async fn show(engine: &Engine, folder: &Path) -> Result<()> {
+    let code = &folder.join("code");
     let (app, me, boss) = (AppName::new("gated")?, Principal::named("me")?, Principal::named("boss")?);
     engine.ensure_app(&app, &me).await?;
 

@@ -9,33 +9,18 @@ mod support;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use futures_util::StreamExt;
 use paas::build::DirectorySource;
-use paas::{AppName, DeployOrder, Engine, Error, ErrorCode, EventKind, Local, Principal, Result};
+use paas::{AppName, DeployOrder, Engine, Error, ErrorCode, EventKind, Principal, Result};
 
 fn main() -> ExitCode {
     paas::init();
-    support::run(example())
+    support::run(support::on_a_platform(support::of_folders, show))
 }
 
-async fn example() -> Result<()> {
-    let scratch = support::scratch()?;
-    let local = Local::open(scratch.path().join("data"), "127.0.0.1:0").await?;
-    let engine = local
-        .engine()?
-        .with_source(Arc::new(DirectorySource::new()))
-        .with_builder(Arc::new(local.buildpacks().await?))
-        .build()?;
-    engine.start().await?;
-    let shown = show(&engine, &scratch.path().join("code")).await;
-    engine.shutdown().await;
-    local.stop().await?;
-    shown
-}
-
-async fn show(engine: &Engine, code: &Path) -> Result<()> {
+async fn show(engine: &Engine, folder: &Path) -> Result<()> {
+    let code = &folder.join("code");
     let (app, me) = (AppName::new("watched")?, Principal::named("me")?);
     engine.ensure_app(&app, &me).await?;
     support::write_app(code, "an app that is watched")?;

@@ -1,12 +1,14 @@
-//! What several examples need and none is about: a runtime, a small app, a request.
+//! What several examples need and none is about: a platform that ends with them, a small app, a request.
 
 #![allow(dead_code, reason = "each example uses a part of it")]
 
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use paas::{Error, ErrorCode, Result};
+use paas::build::DirectorySource;
+use paas::{Engine, Error, ErrorCode, Local, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -38,6 +40,27 @@ pub(crate) fn run(example: impl Future<Output = Result<()>>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Lets `show` use the platform that `build` makes, in a folder that is handed to it; all of it is gone afterwards, whatever came of it.
+pub(crate) async fn on_a_platform(
+    build: impl AsyncFnOnce(&Local) -> Result<Engine>,
+    show: impl AsyncFnOnce(&Engine, &Path) -> Result<()>,
+) -> Result<()> {
+    let scratch = scratch()?;
+    let local = Local::open(scratch.path().join("data"), "127.0.0.1:0").await?;
+    let engine = build(&local).await?;
+    engine.start().await?;
+    let shown = show(&engine, scratch.path()).await;
+    engine.shutdown().await;
+    local.stop().await?;
+    shown
+}
+
+/// The engine of `embed.rs`: folders, built by buildpacks.
+pub(crate) async fn of_folders(local: &Local) -> Result<Engine> {
+    let packs = Arc::new(local.buildpacks().await?);
+    local.engine()?.with_source(Arc::new(DirectorySource::new())).with_builder(packs).build()
 }
 
 /// A folder that is gone with the value; apps, which have users of their own, may pass through it.
