@@ -415,6 +415,10 @@ fn what_is_wrong_is_said_with_what_to_do() {
     if have(&["cargo"]) {
         broken("rust", "rust", "Cargo.toml", "[package").said(" !     The app could not be compiled.");
     }
+    if have(&["go"]) {
+        let newer = broken("go", "go", "go.mod", "module example.com/hello\n\ngo 9.25.0\n");
+        newer.said("go.mod asks for Go 9.25.0, this machine has ").said("This app asks for Go 9.25.0");
+    }
     for (pack, fixture, tool) in [
         ("nodejs", "node", "apt-get install nodejs npm"),
         ("python", "python-flask", "apt-get install python3 python3-pip"),
