@@ -6,13 +6,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::Uri;
 use paas_core::archive::{self, Limits};
 use paas_core::{
     Context, Error, ErrorCode, ProviderName, Result, Retry, Revision, Source, SourceRef, blocking,
 };
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
-use url::Url;
 
 use super::address::is_public;
 use super::bad;
@@ -156,38 +156,36 @@ impl Remote {
         if let Some(reference) = &reference {
             check_reference(reference)?;
         }
-        if any && address.starts_with('/') {
+        if any && address.strip_prefix("file://").unwrap_or(address).starts_with('/') {
             return Ok(Self { url: address.to_owned(), host: None, ssh: false, reference });
         }
         let url = parse_url(address)?;
-        let allowed = match url.scheme() {
-            "https" | "ssh" => true,
-            "http" | "git" | "file" => any,
-            _ => false,
+        let port = match url.scheme_str().unwrap_or_default() {
+            "https" => 443,
+            "ssh" => 22,
+            "http" if any => 80,
+            "git" if any => 9418,
+            _ => {
+                return Err(bad(format!("{address}: only https and ssh URLs of repositories are allowed")));
+            }
         };
-        if !allowed {
-            return Err(bad(format!("{address}: only https and ssh URLs of repositories are allowed")));
-        }
-        if url.password().is_some() || (url.scheme() != "ssh" && !url.username().is_empty()) {
+        let ssh = port == 22;
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        let (user, name) =
+            authority.rsplit_once('@').map_or((None, authority), |(user, name)| (Some(user), name));
+        if user.is_some_and(|user| !ssh || user.contains(':')) {
             return Err(bad(
                 "a URL with a password in it would show the password to everybody; use one without",
             ));
         }
-        let ssh = url.scheme() == "ssh";
-        let port = url.port().unwrap_or_else(|| match url.scheme() {
-            "https" => 443,
-            "ssh" => 22,
-            "git" => 9418,
-            _ => 80,
-        });
-        let host = url.host_str().filter(|_| url.scheme() != "file").map(|host| (host.to_owned(), port));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-        let dashed = |text: &str| text.starts_with('-');
-        let named = host.as_ref().is_some_and(|(h, _)| dashed(h) || !h.chars().all(plain));
-        if named || dashed(url.username()) || (host.is_none() && url.scheme() != "file") {
+        let is_plain = |text: &str| !text.is_empty() && !text.starts_with('-') && text.chars().all(plain);
+        let host = url.host().filter(|host| is_plain(host));
+        let Some(host) = host.filter(|_| is_plain(name) && user.is_none_or(is_plain)) else {
             return Err(bad(format!("{address} is not the URL of a repository")));
-        }
-        Ok(Self { url: url.into(), host, ssh, reference })
+        };
+        let host = Some((host.to_owned(), url.port_u16().unwrap_or(port)));
+        Ok(Self { url: url.to_string(), host, ssh, reference })
     }
 
     /// Whether the reference may be a commit that a server doesn't give by name.
@@ -215,14 +213,14 @@ impl Remote {
 }
 
 /// A URL, or the short form `user@host:path` that people copy from code hosts.
-fn parse_url(address: &str) -> Result<Url> {
+fn parse_url(address: &str) -> Result<Uri> {
     let wrong = || bad(format!("{address:?} is not the URL of a repository, such as https://host/path"));
     let parsed = if address.contains("://") {
-        Url::parse(address)
+        address.parse()
     } else {
         let (host, path) =
             address.split_once(':').filter(|(host, _)| host.contains('@')).ok_or_else(wrong)?;
-        Url::parse(&format!("ssh://{host}/{}", path.trim_start_matches('/')))
+        format!("ssh://{host}/{}", path.trim_start_matches('/')).parse()
     };
     parsed.map_err(|_| wrong())
 }

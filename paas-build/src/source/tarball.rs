@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::Uri;
 use paas_core::archive::{self, Limits};
 use paas_core::{
     Blobs, Cancel, Context, Error, ErrorCode, ProviderName, Result, Retry, Revision, Source, SourceRef,
@@ -126,8 +127,8 @@ impl TarballSource {
 
     /// Downloads into a file without a name.
     fn download(&self, location: &str, cancel: &Cancel) -> Result<File> {
-        let url = url::Url::parse(location).map_err(|e| bad(format!("{location} is not a URL: {e}")))?;
-        if !url.username().is_empty() || url.password().is_some() {
+        let url: Uri = location.parse().map_err(|e| bad(format!("{location} is not a URL: {e}")))?;
+        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(bad(
                 "a URL with a password in it would show the password to everybody; use one without",
             ));
@@ -142,7 +143,7 @@ impl TarballSource {
             .build();
         let resolver = Guard { private: self.private };
         let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
-        let mut answer = agent.get(url.as_str()).call().map_err(|e| refusal(&url, e))?;
+        let mut answer = agent.get(&url).call().map_err(|e| refusal(&url, e))?;
         let failed = |e| Error::from_io("can't keep the downloaded archive", e);
         let mut file = tempfile::tempfile().map_err(failed)?;
         let mut body = answer.body_mut().as_reader();
@@ -250,7 +251,7 @@ struct Guard {
 impl Resolver for Guard {
     fn resolve(
         &self,
-        uri: &http::Uri,
+        uri: &Uri,
         _: &ureq::config::Config,
         _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
@@ -280,10 +281,10 @@ impl Resolver for Guard {
 struct NotPublic;
 
 /// What a failed download means; of a redirected one the first address is named.
-fn refusal(url: &url::Url, error: ureq::Error) -> Error {
+fn refusal(url: &Uri, error: ureq::Error) -> Error {
     // The query may hold a signature.
-    let mut shown = url.clone();
-    shown.set_query(None);
+    let url = url.to_string();
+    let shown = url.split('?').next().unwrap_or_default();
     let found = |why: &str| bad(format!("can't download {shown}: {why}"));
     match error {
         ureq::Error::Other(e) if e.is::<NotPublic>() => found("its address is not on the public internet"),
