@@ -6,8 +6,8 @@
 //! server that is started for it and syncs as for real.
 //!
 //! The sizes take turns, so that a machine that is busy for a while is so for each of them, and every figure is the median of all
-//! rounds (`PAAS_ROUNDS`, 9). In each round an engine starts anew on the store with its live apps and does the same work
-//! as those of the other sizes: it deploys the same ten apps, one after the other and many at once.
+//! rounds (`PAAS_ROUNDS`, 9). In each round an engine starts anew on the store with its live apps and, once
+//! it is at rest, does the same work as those of the other sizes: it deploys the same ten apps, one after the other and many at once.
 //!
 //! The limit on `SQLite` and PostgreSQL is one fsync a transaction, shared by all that wait for one. The processor's time
 //! (of all threads) doesn't know about disks and neighbours: whether a deploy costs more beside more apps is seen there first.
@@ -152,7 +152,7 @@ impl Site {
         let start = began.elapsed();
         deploy(&engine, 0, source.clone()).await;
         let first = began.elapsed();
-        engine.routed().await; // it has looked at all its apps
+        rest().await;
 
         // Each task has an app of its own, since a newer deploy of an app supersedes one that waits.
         let spread = self.apps / DEPLOYED;
@@ -187,6 +187,17 @@ async fn deploy(engine: &Engine, n: usize, source: SourceRef) {
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+}
+
+/// Waits until this process has nothing to do: an engine looks at each of its apps after its start.
+async fn rest() {
+    let mut quiet = 0;
+    while quiet < 3 {
+        let used = processor_time();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let idle = processor_time().saturating_sub(used) < Duration::from_millis(2);
+        quiet = if idle { quiet + 1 } else { 0 };
+    }
 }
 
 /// The middle one, in milliseconds.
