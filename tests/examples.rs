@@ -1,7 +1,9 @@
 //! The examples run, end by themselves, and show what their first lines promise.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Beside the test's own executable: `target/PROFILE/examples`.
 fn binary(name: &str) -> PathBuf {
@@ -89,6 +91,52 @@ fn watched_events_come_in_order_and_are_the_same_when_read_again() {
     let told = ["me asked for deploy", "fetch began", "build is done", "v1 is live", "succeeded"];
     shows(&text, &told);
     shows(&text, &["Read again from the start: the same "]);
+}
+
+#[test]
+fn the_router_alone_brings_requests_to_the_addresses_it_was_given() {
+    let app = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = app.local_addr().expect("its address");
+    let serving = std::thread::spawn(move || {
+        let (stream, _) = app.accept().expect("the router connects");
+        let mut stream = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).expect("a request") > 0 {}
+        stream
+            .get_mut()
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            .expect("it is taken");
+        head
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("access.log");
+    let mut router = Command::new(binary("proxy"))
+        .args(["--listen", "127.0.0.1:0", "--route", &format!("hello.test={address}"), "--access-log"])
+        .arg(&log)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("`cargo build --examples` has built it");
+    let mut ready = String::new();
+    BufReader::new(router.stdout.take().expect("piped")).read_line(&mut ready).expect("a line");
+    let at = ready.trim().strip_prefix("ready ").expect("`ready ADDR`");
+    let ask = |host: &str| {
+        let mut client = TcpStream::connect(at).expect("it listens");
+        write!(client, "GET /a?b HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let (known, unknown) = (ask("hello.test"), ask("other.test"));
+    let pid = rustix::process::Pid::from_child(&router);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is told to end");
+    assert!(router.wait().expect("it ends").success());
+
+    assert!(known.starts_with("HTTP/1.1 200 OK\r\n") && known.ends_with("ok"), "{known}");
+    assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
+    let seen = serving.join().expect("one request came").to_ascii_lowercase();
+    shows(&seen, &["get /a?b http/1.1", "x-forwarded-for: 127.0.0.1"]);
+    let log = std::fs::read_to_string(&log).expect("the access log");
+    shows(&log, &["at=info method=GET path=\"/a?b\" host=hello.test", "dyno=web.1", "status=200 bytes=2"]);
 }
 
 #[test]

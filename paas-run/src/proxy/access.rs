@@ -4,10 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, HOST};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode};
+use http::StatusCode;
 use paas_core::{LogLine, LogSource};
 use tokio::time::Instant;
 
@@ -15,7 +12,6 @@ use super::Shared;
 use super::backend::{Claim, Upstream};
 use super::client::Peer;
 use super::fault::Fault;
-use super::headers::Marks;
 use super::route::Route;
 
 /// A request from its head to its last byte. It holds the claim, so a request is in flight until its line is written.
@@ -25,11 +21,8 @@ pub(super) struct Record {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     pub(super) route: Arc<Route>,
-    method: Method,
-    target: Option<PathAndQuery>,
-    host: Option<HeaderValue>,
-    accept: Option<HeaderValue>,
-    marks: Option<Marks>,
+    /// The line as far as it is known.
+    line: String,
     claim: Option<Claim>,
     pub(super) began: Instant,
     connect: Option<Duration>,
@@ -39,17 +32,32 @@ pub(super) struct Record {
     told: bool,
 }
 
+/// How the line of a request begins that was answered.
+const ANSWERED: &str = "at=info";
+
 impl Record {
-    pub(super) fn begin(shared: &Arc<Shared>, peer: &Arc<Peer>, route: Arc<Route>, parts: &Parts) -> Self {
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        peer: &Arc<Peer>,
+        route: Arc<Route>,
+        method: &str,
+        target: &str,
+        host: &str,
+    ) -> Self {
+        let mut line = String::with_capacity(320);
+        line.push_str(ANSWERED);
+        line.push_str(" method=");
+        line.push_str(method);
+        line.push_str(" path=\"");
+        escape(&mut line, target);
+        line.push_str("\" host=");
+        escape(&mut line, host);
+        line.push_str(" request_id=");
         Self {
             shared: Arc::clone(shared),
             peer: Arc::clone(peer),
             route,
-            method: parts.method.clone(),
-            target: parts.uri.path_and_query().cloned(),
-            host: parts.headers.get(HOST).cloned(),
-            accept: parts.headers.get(ACCEPT).cloned(),
-            marks: None,
+            line,
             claim: None,
             began: Instant::now(),
             connect: None,
@@ -60,16 +68,12 @@ impl Record {
         }
     }
 
-    pub(super) fn mark(&mut self, marks: Marks) {
-        self.marks = Some(marks);
-    }
-
-    pub(super) fn id(&self) -> Option<&HeaderValue> {
-        self.marks.as_ref().map(|marks| &marks.id)
-    }
-
-    pub(super) fn accept(&self) -> Option<&HeaderValue> {
-        self.accept.as_ref()
+    /// It goes on under this id, for these.
+    pub(super) fn mark(&mut self, id: &str, forwarded_for: &str) {
+        self.line.push_str(id);
+        self.line.push_str(" fwd=\"");
+        escape(&mut self.line, forwarded_for);
+        self.line.push('"');
     }
 
     /// This backend is tried now; one that was tried before is let go.
@@ -111,49 +115,39 @@ impl Record {
         self.shared.logs.append(&self.route.app, line);
     }
 
-    fn line(&self, fault: Option<Fault>) -> String {
-        let mut text = String::with_capacity(320);
-        let status = match fault.map(Fault::facts) {
-            None => {
-                text.push_str("at=info");
-                self.status
-            }
-            Some(facts) => {
-                text.push_str(facts.at);
-                if !facts.code.is_empty() {
-                    put(&mut text, format_args!(" code={} desc=\"{}\"", facts.code, facts.desc));
-                }
-                if let Fault::BadRequest(cause) = fault.unwrap_or(Fault::Platform) {
-                    put(&mut text, format_args!(" cause=\"{cause}\""));
-                }
+    /// The whole line. It can be made once.
+    fn line(&mut self, fault: Option<Fault>) -> String {
+        let mut line = std::mem::take(&mut self.line);
+        if line.ends_with('=') {
+            // It was never marked.
+            line.push_str(" fwd=\"");
+            escape(&mut line, self.peer.address.to_str().unwrap_or_default());
+            line.push('"');
+        }
+        let status = match fault {
+            None => self.status,
+            Some(fault) => {
+                let facts = fault.facts();
+                line.replace_range(..ANSWERED.len(), &facts.as_said(fault));
                 Some(facts.status)
             }
         };
-        put(&mut text, format_args!(" method={} path=\"", self.method));
-        escape(&mut text, self.target.as_ref().map_or("*", PathAndQuery::as_str));
-        text.push_str("\" host=");
-        escape(&mut text, self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default());
-        text.push_str(" request_id=");
-        text.push_str(self.id().and_then(|id| id.to_str().ok()).unwrap_or_default());
-        text.push_str(" fwd=\"");
-        let forwarded_for = self.marks.as_ref().map_or(&self.peer.address, |marks| &marks.forwarded_for);
-        escape(&mut text, forwarded_for.to_str().unwrap_or_default());
-        text.push_str("\" dyno=");
-        text.push_str(self.upstream().map_or("", |upstream| upstream.backend.instance.as_str()));
-        text.push_str(" connect=");
+        line.push_str(" dyno=");
+        line.push_str(self.upstream().map_or("", |upstream| upstream.backend.instance.as_str()));
+        line.push_str(" connect=");
         if let Some(connect) = self.connect {
-            put(&mut text, format_args!("{}ms", connect.as_millis()));
+            put(&mut line, format_args!("{}ms", connect.as_millis()));
         }
-        text.push_str(" service=");
+        line.push_str(" service=");
         if let Some(sent) = self.sent {
-            put(&mut text, format_args!("{}ms", sent.elapsed().as_millis()));
+            put(&mut line, format_args!("{}ms", sent.elapsed().as_millis()));
         }
-        text.push_str(" status=");
+        line.push_str(" status=");
         if let Some(status) = status {
-            text.push_str(status.as_str());
+            line.push_str(status.as_str());
         }
-        put(&mut text, format_args!(" bytes={} protocol={}", self.bytes, self.peer.scheme));
-        text
+        put(&mut line, format_args!(" bytes={} protocol={}", self.bytes, self.peer.scheme));
+        line
     }
 }
 

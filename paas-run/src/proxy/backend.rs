@@ -1,8 +1,7 @@
-//! One backend: what is in flight at it, and its idle connections.
+//! One backend: what is in flight at it, whether it answers, and its idle connections.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use paas_core::Backend;
@@ -10,6 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::plain::Link;
+use super::pool::Pool;
 use super::upstream::Connection;
 
 /// One backend of one app.
@@ -25,15 +26,9 @@ pub(super) struct Upstream {
     made: Instant,
     /// Milliseconds since `made` until which it gets no requests; 0 for none.
     quarantine: AtomicU64,
-    pool: Mutex<Pool>,
-}
-
-#[derive(Debug)]
-struct Pool {
-    /// The one that was used last is taken first, so that the others grow old and go.
-    idle: VecDeque<Connection>,
-    /// How many may be idle; 0 once retired.
-    room: usize,
+    pub(super) connections: Pool<Connection>,
+    /// Those of plain requests.
+    pub(super) links: Pool<Link>,
 }
 
 impl Upstream {
@@ -46,7 +41,8 @@ impl Upstream {
             close_tunnels: CancellationToken::new(),
             made: Instant::now(),
             quarantine: AtomicU64::new(0),
-            pool: Mutex::new(Pool { idle: VecDeque::new(), room: pool_size }),
+            connections: Pool::new(pool_size),
+            links: Pool::new(pool_size),
         }
     }
 
@@ -57,12 +53,8 @@ impl Upstream {
     /// It gets no new requests; its idle connections are closed.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::SeqCst);
-        let idle = {
-            let mut pool = self.pool();
-            pool.room = 0;
-            std::mem::take(&mut pool.idle)
-        };
-        drop(idle);
+        self.connections.close();
+        self.links.close();
     }
 
     pub(super) fn is_retired(&self) -> bool {
@@ -92,37 +84,10 @@ impl Upstream {
         (!left.is_zero()).then_some(left)
     }
 
-    /// An idle connection that is still good.
-    pub(super) fn take_idle(&self, now: Instant) -> Option<Connection> {
-        loop {
-            let mut connection = self.pool().idle.pop_back()?;
-            if connection.is_fresh(now) && connection.is_alive() {
-                return Some(connection);
-            }
-        }
-    }
-
-    /// Keeps a connection for the next request, where there is room.
-    pub(super) fn put_idle(&self, connection: Connection) {
-        let mut pool = self.pool();
-        if pool.idle.len() < pool.room {
-            pool.idle.push_back(connection);
-        }
-    }
-
     /// Closes the connections that have been idle for too long.
     pub(super) fn reap(&self, now: Instant) {
-        let mut pool = self.pool();
-        let old = pool.idle.iter().take_while(|connection| !connection.is_fresh(now)).count();
-        let old: Vec<Connection> = pool.idle.drain(..old).collect();
-        // Sockets are closed without the lock.
-        drop(pool);
-        drop(old);
-    }
-
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        // A panic under this lock leaves the pool whole.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections.reap(now);
+        self.links.reap(now);
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::access::Record;
 use super::fault::Fault;
+use super::pool::Pooled as _;
 use super::upstream::Connection;
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -236,8 +237,8 @@ impl Drop for Answer {
             && let Some(upstream) = self.record.upstream()
             && connection.is_alive()
         {
-            connection.rest(Instant::now());
-            upstream.put_idle(connection);
+            connection.age.rest(Instant::now());
+            upstream.connections.put(connection);
         }
     }
 }

@@ -47,6 +47,20 @@ pub(super) struct Facts {
     pub(super) text: &'static str,
 }
 
+impl Facts {
+    /// How the log's line begins.
+    pub(super) fn as_said(&self, fault: Fault) -> String {
+        let mut said = self.at.to_owned();
+        if !self.code.is_empty() {
+            said = format!("{said} code={} desc=\"{}\"", self.code, self.desc);
+        }
+        if let Fault::BadRequest(cause) = fault {
+            said = format!("{said} cause=\"{cause}\"");
+        }
+        said
+    }
+}
+
 const OWNER: &str = "If you own this app, its log says more.";
 
 impl Fault {

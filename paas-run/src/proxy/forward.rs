@@ -3,10 +3,10 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION};
+use http::header::{ACCEPT, CONNECTION, HOST};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -16,12 +16,15 @@ use super::access::Record;
 use super::body::{BoxError, ProxyBody, RequestBody, Upload, UploadState};
 use super::client::Peer;
 use super::fault::Fault;
-use super::route::{Refused, Route};
+use super::route::Route;
 use super::upstream::{Connection, Failed};
 use super::{Shared, headers, page, tunnel};
 
-/// The first and the longest pause between two looks at backends that all refuse connections.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
+/// What a page tells of a request.
+struct Told {
+    accept: Option<HeaderValue>,
+    id: Option<HeaderValue>,
+}
 
 impl Shared {
     /// Answers a request, whatever happens.
@@ -58,14 +61,18 @@ impl Shared {
             // Nobody's log: there is no app.
             Err(fault) => return error(fault, parts.headers.get(ACCEPT), None),
         };
-        let mut record = Some(Box::new(Record::begin(&self, &peer, route, &parts)));
-        let forwarded = self.forward(&mut record, &peer, Request::from_parts(parts, body), on_upgrade).await;
-        forwarded.unwrap_or_else(|fault| match record {
-            Some(mut record) => {
+        let target = parts.uri.path_and_query().map_or("*", PathAndQuery::as_str);
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let record = Record::begin(&self, &peer, route, parts.method.as_str(), target, host);
+        let mut told = Told { accept: parts.headers.get(ACCEPT).cloned(), id: None };
+        let mut record = Some(Box::new(record));
+        let request = Request::from_parts(parts, body);
+        let forwarded = self.forward(&mut record, &mut told, &peer, request, on_upgrade).await;
+        forwarded.unwrap_or_else(|fault| {
+            if let Some(mut record) = record {
                 record.fail(fault);
-                error(fault, record.accept(), record.id())
             }
-            None => error(fault, None, None),
+            error(fault, told.accept.as_ref(), told.id.as_ref())
         })
     }
 
@@ -88,6 +95,7 @@ impl Shared {
     async fn forward<B>(
         self: &Arc<Self>,
         record: &mut Option<Box<Record>>,
+        told: &mut Told,
         peer: &Arc<Peer>,
         request: Request<B>,
         on_upgrade: Option<OnUpgrade>,
@@ -102,7 +110,9 @@ impl Shared {
         let (body, upload) = RequestBody::new(body);
         let on_upgrade = on_upgrade.filter(|_| upload.is_none() && headers::wants_upgrade(&parts));
         let start = self.clock.now().timestamp_millis();
-        open.mark(headers::to_backend(&mut parts, peer, on_upgrade.is_some(), upload.is_some(), start));
+        let marks = headers::to_backend(&mut parts, peer, on_upgrade.is_some(), upload.is_some(), start);
+        open.mark(marks.id.to_str().unwrap_or_default(), marks.forwarded_for.to_str().unwrap_or_default());
+        told.id = Some(marks.id);
         let request = Request::from_parts(parts, body);
 
         let (mut response, mut connection) =
@@ -116,8 +126,7 @@ impl Shared {
         };
         open.status = Some(response.status());
         if let Some(seconds) = headers::keep_alive_seconds(response.headers()) {
-            let time = Duration::from_secs(seconds);
-            connection.keep_at_most(time.saturating_sub(Duration::from_secs(1).min(time / 2)));
+            connection.age.keep_at_most(seconds);
         }
         headers::to_client(response.headers_mut(), switching);
         *response.version_mut() = http::Version::HTTP_11;
@@ -142,8 +151,9 @@ impl Shared {
         mut pooled: bool,
     ) -> Result<(Response<Incoming>, Connection), Fault> {
         loop {
-            let mut connection = self.reach(record, pooled).await?;
-            let reused = connection.reused;
+            let mut connection: Connection = self.reach(record, pooled).await?;
+            connection.deadline.set(Instant::now() + self.config.first_byte);
+            let reused = connection.age.reused;
             // The app may be closing an idle connection just now. A request that may be done twice is sent once more then.
             let again =
                 (reused && upload.is_none() && is_idempotent(request.method())).then(|| copy(&request));
@@ -162,71 +172,6 @@ impl Shared {
                 Err(Failed::Bad(fault)) => return Err(interrupted(upload, fault)),
             }
             pooled = false;
-        }
-    }
-
-    /// Claims a backend and gets a connection to it.
-    async fn reach(&self, record: &mut Record, pooled: bool) -> Result<Connection, Fault> {
-        let mut attempts = 0;
-        let mut last = None;
-        let mut pause = PAUSES.0;
-        loop {
-            let now = Instant::now();
-            if !self.trust.holds(now) {
-                let left = self.config.trust_timeout.saturating_sub(record.began.elapsed());
-                if !self.trust.regained(left).await {
-                    return Err(Fault::Platform);
-                }
-                continue;
-            }
-            let claim = match record.route.claim(now) {
-                Ok(claim) => claim,
-                Err(Refused::Nobody(fault)) => return Err(fault),
-                Err(Refused::NobodyYet) => {
-                    let left = self.config.boot_timeout.saturating_sub(record.began.elapsed());
-                    let served = tokio::time::timeout(left, record.route.served()).await;
-                    served.map_err(|_| Fault::BootTimeout)?;
-                    continue;
-                }
-                Err(Refused::AllQuarantined(left)) => {
-                    if let Some(fault) = last {
-                        return Err(fault);
-                    }
-                    if record.began.elapsed() >= self.config.connect_budget {
-                        return Err(Fault::Platform);
-                    }
-                    // Others saw that nobody listens. New routes may come any moment: look often.
-                    tokio::time::sleep(left.min(pause)).await;
-                    pause = PAUSES.1.min(pause * 2);
-                    continue;
-                }
-            };
-            let upstream = Arc::clone(&claim.upstream);
-            record.claimed(claim);
-            if pooled && let Some(mut connection) = upstream.take_idle(now) {
-                connection.deadline.set(now + self.config.first_byte);
-                record.connected(Duration::ZERO, now);
-                return Ok(connection);
-            }
-            match Connection::open(upstream.backend.address, &self.config).await {
-                Ok(connection) => {
-                    upstream.trust();
-                    let connected = Instant::now();
-                    record.connected(connected - now, connected);
-                    return Ok(connection);
-                }
-                Err(fault) => {
-                    let failed = Instant::now();
-                    record.unconnected(failed - now);
-                    upstream.quarantine(failed, self.config.quarantine);
-                    // One that was removed meanwhile says nothing about those that are there now.
-                    attempts += usize::from(!upstream.is_retired());
-                    if attempts >= self.config.connect_attempts.min(record.route.backends()).max(1) {
-                        return Err(fault);
-                    }
-                    last = Some(fault).filter(|_| attempts > 0);
-                }
-            }
         }
     }
 

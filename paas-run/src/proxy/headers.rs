@@ -9,10 +9,10 @@ use http::header::{
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
-use uuid::Uuid;
 
 use super::client::Peer;
 use super::fault::Fault;
+use super::ids;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -23,7 +23,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// How this router is called in `Via`.
-const OUR_VIA: HeaderValue = HeaderValue::from_static("1.1 paas-router");
+pub(super) const VIA_NAME: &str = "1.1 paas-router";
+const OUR_VIA: HeaderValue = HeaderValue::from_static(VIA_NAME);
 
 /// The host that a request is for: lower case, without port and trailing dot.
 pub(super) fn host(parts: &Parts) -> Result<Cow<'_, str>, Fault> {
@@ -40,6 +41,11 @@ pub(super) fn host(parts: &Parts) -> Result<Cow<'_, str>, Fault> {
         }
         (_, None) => return Err(Fault::BadRequest("It has no Host header.")),
     };
+    name_of(authority).ok_or(Fault::BadRequest("Its Host header isn't a host name."))
+}
+
+/// The name in an authority, as the route table knows it.
+pub(super) fn name_of(authority: &str) -> Option<Cow<'_, str>> {
     let host = match authority.rsplit_once(':') {
         // Not inside the brackets of an IPv6 address.
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
@@ -48,12 +54,12 @@ pub(super) fn host(parts: &Parts) -> Result<Cow<'_, str>, Fault> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
     if host.is_empty() || !host.bytes().all(allowed) {
-        return Err(Fault::BadRequest("Its Host header isn't a host name."));
+        return None;
     }
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Ok(Cow::Owned(host.to_ascii_lowercase()));
+        return Some(Cow::Owned(host.to_ascii_lowercase()));
     }
-    Ok(Cow::Borrowed(host))
+    Some(Cow::Borrowed(host))
 }
 
 /// Refuses what could be read differently by us and by the app.
@@ -70,15 +76,11 @@ pub(super) fn check(parts: &Parts, peer: &Peer) -> Result<(), Fault> {
         return Err(Fault::BadRequest("Its Transfer-Encoding must be chunked and nothing else."));
     }
     let length = parts.headers.contains_key(CONTENT_LENGTH);
-    if (chunked && length)
-        || ((chunked || length)
-            && peer.heads.are_ambiguous(
-                parts.method.as_str(),
-                parts.uri.path_and_query().map_or("", PathAndQuery::as_str),
-            ))
-    {
+    if chunked && length {
         return Err(Fault::BadRequest("It says in two ways how long it is."));
     }
+    let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    peer.heads.check(parts.method.as_str(), path).map_err(Fault::BadRequest)?;
     match parts.headers.get(EXPECT) {
         Some(expect) if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
             Err(Fault::BadExpectation)
@@ -208,13 +210,12 @@ fn appended(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Heade
 }
 
 /// Heroku's rule for ids that clients bring: 20 to 200 of letters, digits, dashes and underscores.
-fn is_id(id: &[u8]) -> bool {
+pub(super) fn is_id(id: &[u8]) -> bool {
     (20..=200).contains(&id.len())
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 fn new_id() -> HeaderValue {
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let text = Uuid::from_u128(super::ids::next()).as_hyphenated().encode_lower(&mut text);
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    let mut text = [0; ids::LENGTH];
+    HeaderValue::from_str(ids::next(&mut text)).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }

@@ -1,18 +1,20 @@
 //! The `proxy` router: brings requests to instances over HTTP/1.1.
 //!
 //! ```text
-//! client -> serve -> table (host -> route) -> claim (a backend, under the routing lock) -> forward -> backend
-//!            wire     papaya, never locks       counts as in flight until the last byte      pooled connections
+//! client -> serve -> table (host -> route) -> claim (a backend, under the routing lock) -> plain    -> backend
+//!            wire     papaya, never locks       counts as in flight until the last byte      forward     pooled connections
 //! ```
 //!
 //! | file | idea |
 //! |---|---|
-//! | `serve`, `wire`, `client` | a client's connection: accepting, draining, a client that takes nothing |
+//! | `serve`, `wire`, `rewound`, `client` | a client's connection: accepting, draining, a client that takes nothing |
 //! | `table`, `route` | which host leads to which backends; the swap that drops nothing |
 //! | `trust` | until when that holds, for a proxy that follows a store |
-//! | `backend`, `upstream`, `deadline` | idle connections, and one that is driven by the request that uses it |
-//! | `forward`, `headers`, `body`, `tunnel` | a request's way, what is changed on it, WebSocket and its like |
-//! | `fault`, `page`, `access` | Heroku's codes, what people see, and the line in the app's log |
+//! | `reach`, `backend`, `pool` | from a route to a connection: claims, attempts, idle connections |
+//! | `plain` | a plain request's way, which most are: no hyper, two buffers, four system calls |
+//! | `forward`, `headers`, `body`, `tunnel` | any other request's way, what is changed on it, WebSocket and its like |
+//! | `upstream`, `deadline` | a connection of hyper's that is driven by the request that uses it, and a timer for it |
+//! | `fault`, `page`, `dates`, `access` | Heroku's codes, what people see, and the line in the app's log |
 //!
 //! TLS, HTTP/2 and metrics fit around it: whoever has a stream of bytes and a [`Client`] mounts [`Proxy::service`].
 
@@ -21,12 +23,17 @@ mod backend;
 mod body;
 mod client;
 mod config;
+mod dates;
 mod deadline;
 mod fault;
 mod forward;
 mod headers;
 mod ids;
 mod page;
+mod plain;
+mod pool;
+mod reach;
+mod rewound;
 mod route;
 mod serve;
 mod table;
@@ -57,6 +64,7 @@ pub use self::body::ProxyBody;
 pub use self::client::Client;
 use self::client::Peer;
 pub use self::config::{ProxyConfig, TunnelDrain};
+use self::dates::Dates;
 use self::table::Table;
 use self::trust::Trust;
 
@@ -91,6 +99,7 @@ struct Shared {
     trust: Trust,
     logs: Arc<dyn Logs>,
     clock: Arc<dyn Clock>,
+    dates: Dates,
     reaper: Once,
     leaving: Leaving,
 }
@@ -112,6 +121,7 @@ impl Proxy {
             trust: Trust::default(),
             logs,
             clock,
+            dates: Dates::default(),
             reaper: Once::new(),
             leaving: Leaving::default(),
         };

@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::client::{Client, Peer};
 use super::config::TunnelDrain;
+use super::plain::{self, Rest};
+use super::rewound::Rewound;
 use super::wire::Wire;
 
 /// The pause after an accept that failed for want of files or memory.
@@ -103,21 +105,42 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
 async fn connection(shared: Arc<Shared>, stream: impl Stream, peer: Arc<Peer>, stops: Stops) {
+    // Tokens of its own: polling a shared one would take a lock that all connections share.
+    let (gently, now) = (stops.gently.child_token(), stops.now.child_token());
+    let serving = async {
+        let rest = if shared.config.short_way {
+            plain::serve(&shared, stream, &peer, &gently).await
+        } else {
+            Some(Rest { stream, input: Vec::new() })
+        };
+        if let Some(Rest { stream, input }) = rest {
+            with_hyper(&shared, Rewound::new(stream, input), &peer, &gently).await;
+        }
+    };
+    // Before what is being served is dropped, or nobody would know why.
+    let forced = async {
+        now.cancelled().await;
+        peer.force();
+    };
+    tokio::select! {
+        biased;
+        () = serving => {}
+        () = forced => {}
+    }
+}
+
+/// Answers requests of every kind.
+async fn with_hyper(shared: &Arc<Shared>, stream: impl Stream, peer: &Arc<Peer>, gently: &CancellationToken) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
         .header_read_timeout(shared.config.header_timeout)
         .max_header_size(shared.config.header_bytes)
         .max_buf_size(shared.config.buffer().max(shared.config.header_bytes));
-    let wire = Wire::new(stream, Arc::clone(&peer), shared.config.idle);
-    let service = {
-        let peer = Arc::clone(&peer);
-        service_fn(move |request| Arc::clone(&shared).answer(Arc::clone(&peer), request))
-    };
+    let wire = Wire::new(stream, Arc::clone(peer), shared.config.idle);
+    let service = service_fn(|request| Arc::clone(shared).answer(Arc::clone(peer), request));
     let serving = server.serve_connection(TokioIo::new(wire), service).with_upgrades();
     let mut serving = std::pin::pin!(serving);
-    // A token of its own: polling a shared one would take a lock that all connections share.
-    let gently = stops.gently.child_token();
     let mut told = std::pin::pin!(gently.cancelled());
     let mut stopping = false;
     let ended = loop {
@@ -127,10 +150,6 @@ async fn connection(shared: Arc<Shared>, stream: impl Stream, peer: Arc<Peer>, s
             () = told.as_mut(), if !stopping => {
                 stopping = true;
                 serving.as_mut().graceful_shutdown();
-            }
-            () = stops.now.cancelled(), if stopping => {
-                peer.force();
-                return;
             }
         }
     };

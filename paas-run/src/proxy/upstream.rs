@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -18,9 +17,12 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::ProxyConfig;
+use super::backend::Upstream;
 use super::body::RequestBody;
 use super::deadline::Deadline;
 use super::fault::Fault;
+use super::pool::{Age, Pool, Pooled};
+use super::reach::Way;
 
 /// A hyper connection that can be upgraded, whose type has no name.
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
@@ -31,11 +33,7 @@ pub(super) struct Connection {
     /// Gone once the backend has closed it or it has failed.
     driver: Option<Driver>,
     pub(super) deadline: Deadline,
-    /// When it was last used, and for how long after that it may be used again.
-    used: Instant,
-    keep: Duration,
-    /// It has carried a request before, so the backend may be closing it right now.
-    pub(super) reused: bool,
+    pub(super) age: Age,
 }
 
 /// Why there is no answer.
@@ -49,7 +47,8 @@ pub(super) enum Failed {
     Bad(Fault),
 }
 
-async fn dial(address: SocketAddr, config: &ProxyConfig) -> Result<TcpStream, Fault> {
+/// A socket that is connected to this address.
+pub(super) async fn dial(address: SocketAddr, config: &ProxyConfig) -> Result<TcpStream, Fault> {
     match tokio::time::timeout(config.connect_timeout, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
             if let Err(error) = stream.set_nodelay(true) {
@@ -70,14 +69,11 @@ impl Connection {
         client.max_buf_size(config.buffer());
         let handshake = client.handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(|_| Fault::ConnectRefused)?;
-        let used = Instant::now();
         Ok(Self {
             sender,
             driver: Some(Box::pin(driver.with_upgrades())),
-            deadline: Deadline::new(used + config.first_byte),
-            used,
-            keep: config.pool_idle,
-            reused: false,
+            deadline: Deadline::new(Instant::now() + config.first_byte),
+            age: Age::new(config.pool_idle),
         })
     }
 
@@ -118,27 +114,26 @@ impl Connection {
             self.driver = None;
         }
     }
+}
 
-    /// Whether it hasn't been idle for so long that the backend may be about to close it.
-    pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.used) < self.keep
+impl Pooled for Connection {
+    fn age(&self) -> &Age {
+        &self.age
     }
 
-    /// Whether the backend hasn't closed it, as far as one can see.
-    pub(super) fn is_alive(&mut self) -> bool {
+    fn is_alive(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.driver.is_some() && self.sender.is_ready()
     }
+}
 
-    /// Marks it as used until now, to be kept for as long as the backend says it keeps its side.
-    pub(super) fn rest(&mut self, now: Instant) {
-        self.used = now;
-        self.reused = true;
+impl Way for Connection {
+    fn pool(upstream: &Upstream) -> &Pool<Self> {
+        &upstream.connections
     }
 
-    /// Keeps it no longer than this.
-    pub(super) fn keep_at_most(&mut self, keep: Duration) {
-        self.keep = self.keep.min(keep);
+    async fn open(address: SocketAddr, config: &ProxyConfig) -> Result<Self, Fault> {
+        Self::open(address, config).await
     }
 }
 
@@ -154,9 +149,6 @@ fn failed(error: &hyper::Error, unsent: Option<Box<Request<RequestBody>>>) -> Fa
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("used", &self.used)
-            .field("keep", &self.keep)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("age", &self.age).finish_non_exhaustive()
     }
 }

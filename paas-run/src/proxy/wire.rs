@@ -13,7 +13,7 @@ use super::client::Peer;
 use super::deadline::Deadline;
 
 /// Kept of what came before: more than the head of nearly every request.
-const KEEP: usize = 4 * 1024;
+const KEEP: usize = 32 * 1024;
 
 /// The last bytes that came.
 ///
@@ -32,29 +32,34 @@ impl Heads {
         kept.extend_from_slice(bytes);
     }
 
-    /// Whether the newest head with this method and path has more than one length.
-    pub(super) fn are_ambiguous(&self, method: &str, path: &str) -> bool {
+    /// Says what two servers could read differently in the newest head with this method and path.
+    pub(super) fn check(&self, method: &str, path: &str) -> Result<(), &'static str> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lengths = 0;
+        let (mut lengths, mut bare) = (0, false);
         let mut inside = false;
         for line in kept.split(|byte| *byte == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let (line, ends) = line.strip_suffix(b"\r").map_or((line, false), |line| (line, true));
             if is_request_line(line, method, path) {
-                lengths = 0;
+                (lengths, bare) = (0, !ends);
                 inside = true;
-            } else if line.is_empty() {
-                inside = false;
-            } else if inside && is_length(line) {
-                lengths += 1;
+            } else if inside {
+                bare |= !ends;
+                lengths += usize::from(is_length(line));
+                inside = !line.is_empty();
             }
         }
-        lengths > 1
+        match (lengths > 1, bare) {
+            (true, _) => Err("It says in two ways how long it is."),
+            (_, true) => Err("A line of its head ends without a carriage return."),
+            _ => Ok(()),
+        }
     }
 }
 
 fn is_request_line(line: &[u8], method: &str, path: &str) -> bool {
     let rest = line.strip_prefix(method.as_bytes()).and_then(|rest| rest.strip_prefix(b" "));
-    let target = rest.and_then(|rest| rest.strip_suffix(b" HTTP/1.1"));
+    let target =
+        rest.and_then(|rest| rest.strip_suffix(b" HTTP/1.1").or_else(|| rest.strip_suffix(b" HTTP/1.0")));
     // An absolute target ends with the path.
     target.is_some_and(|target| target.ends_with(path.as_bytes()))
 }

@@ -10,6 +10,7 @@ async fn the_proxy_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let logs = Arc::new(FileLogs::open(folder.path(), LogBounds::default()).unwrap());
     let mut config = ProxyConfig::default();
+    config.short_way = crate::SHORT_WAY;
     config.trust_timeout = std::time::Duration::from_millis(100);
     let proxy = Proxy::new(config, logs, Arc::new(SystemClock::new()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

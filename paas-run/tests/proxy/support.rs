@@ -33,6 +33,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start(configure: impl FnOnce(&mut ProxyConfig)) -> Self {
         let mut config = ProxyConfig::default();
+        config.short_way = crate::SHORT_WAY;
         configure(&mut config);
         let logs = Arc::new(MemoryLogs::default());
         let proxy = Proxy::new(config, logs.clone(), Arc::new(SystemClock::new()));

@@ -1,0 +1,72 @@
+//! The command line.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use paas::{AppId, AppName, AppRoutes, Backend, DomainName, RouteState};
+
+/// What the command line says.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) listen: SocketAddr,
+    pub(crate) routes: Vec<AppRoutes>,
+    pub(crate) threads: usize,
+    pub(crate) access_log: Option<PathBuf>,
+}
+
+const USAGE: &str = "\
+Usage: proxy --route HOST=ADDR… [OPTIONS]
+
+  --route HOST=ADDR   requests for HOST go to ADDR; several of one HOST share them, and *.NAME is any name below NAME
+  --listen ADDR       where requests arrive; several threads need a port     [127.0.0.1:8080]
+  --threads N         how many cores it uses                                 [1]
+  --access-log FILE   a line for each request, in the format of Heroku's router";
+
+impl Options {
+    /// Reads the command line.
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            routes: Vec::new(),
+            threads: 1,
+            access_log: None,
+        };
+        let mut hosts: BTreeMap<DomainName, Vec<Backend>> = BTreeMap::new();
+        while let Some(arg) = args.next() {
+            let value = args.next().ok_or_else(|| format!("{arg} needs a value\n\n{USAGE}"))?;
+            let wrong = |expected| format!("{arg} {value}: expected {expected}");
+            match arg.as_str() {
+                "--route" => {
+                    let (host, address) = value.split_once('=').ok_or_else(|| wrong("HOST=ADDR"))?;
+                    let host = host.parse().map_err(|error| format!("{arg} {value}: {error}"))?;
+                    let address =
+                        address.parse().map_err(|_| wrong("an address such as 127.0.0.1:5000 after ="))?;
+                    let backends = hosts.entry(host).or_default();
+                    backends.push(Backend::new(format!("web.{}", backends.len() + 1), address));
+                }
+                "--listen" => {
+                    options.listen = value.parse().map_err(|_| wrong("an address such as 127.0.0.1:8080"))?;
+                }
+                "--threads" => {
+                    options.threads =
+                        value.parse().ok().filter(|n| *n > 0).ok_or_else(|| wrong("a number from 1"))?;
+                }
+                "--access-log" => options.access_log = Some(value.into()),
+                _ => return Err(format!("there is no option {arg}\n\n{USAGE}")),
+            }
+        }
+        if hosts.is_empty() {
+            return Err(USAGE.to_owned());
+        }
+        for (number, (host, backends)) in (1..).zip(hosts) {
+            let app = AppName::new(format!("route-{number}")).map_err(|error| error.to_string())?;
+            let mut routes = AppRoutes::new(app, AppId::new(), 1);
+            routes.domains = vec![host];
+            routes.backends = backends;
+            routes.state = RouteState::Serving;
+            options.routes.push(routes);
+        }
+        Ok(options)
+    }
+}

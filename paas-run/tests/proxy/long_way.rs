@@ -1,0 +1,13 @@
+//! The tests of the proxy once more, with hyper for every request.
+
+const SHORT_WAY: bool = false;
+
+mod codes;
+mod conformance;
+mod framing;
+mod headers;
+mod leave;
+mod stream;
+mod support;
+mod swap;
+mod tunnel;
