@@ -47,5 +47,6 @@ targets!(
     git_request,
     names,
     procfile,
+    proxy_answer,
     proxy_request
 );

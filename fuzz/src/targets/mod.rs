@@ -10,6 +10,7 @@ mod git_request;
 mod logs;
 mod names;
 mod procfile;
+mod proxy_answer;
 mod proxy_request;
 
 use std::io::Write;
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     git_request::TARGET,
     names::TARGET,
     procfile::TARGET,
+    proxy_answer::TARGET,
     proxy_request::TARGET,
 ];
 

@@ -1,4 +1,4 @@
-//! A client's connection to the router, through hyper, to real backends on loopback: no request gets to another app
+//! A client's connection to the router, the short way and through hyper, to real backends on loopback: no request gets to another app
 //! than its host's, and none is read by an app otherwise than by the router.
 
 use std::net::SocketAddr;
@@ -65,7 +65,8 @@ const ADDRESS: &str = "203.0.113.77";
 
 #[derive(Debug)]
 struct World {
-    proxy: Proxy,
+    /// With the short way for plain requests, and without.
+    proxies: [Proxy; 2],
     apps: [Arc<Mutex<Vec<String>>>; 2],
 }
 
@@ -86,9 +87,14 @@ impl World {
             route.state = RouteState::Serving;
             routes.push(route);
         }
-        let proxy = Proxy::new(ProxyConfig::default(), Arc::new(Kept::default()), Arc::new(NoTime));
-        proxy.adopt(&routes).expect("routes");
-        Self { proxy, apps }
+        let proxies = [true, false].map(|short_way| {
+            let mut config = ProxyConfig::default();
+            config.short_way = short_way;
+            let proxy = Proxy::new(config, Arc::new(Kept::default()), Arc::new(NoTime));
+            proxy.adopt(&routes).expect("routes");
+            proxy
+        });
+        Self { proxies, apps }
     }
 }
 
@@ -99,7 +105,7 @@ fn run(input: &[u8]) -> String {
     }
     let bytes = super::with_gzip(input);
     let answers = WORLD.with(|world| {
-        let answers = super::block_on(talk(&world.proxy, &bytes));
+        let answers = world.proxies.each_ref().map(|proxy| super::block_on(talk(proxy, &bytes))).concat();
         let wrong: Vec<String> = world
             .apps
             .iter()

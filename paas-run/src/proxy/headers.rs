@@ -153,6 +153,10 @@ pub(super) fn to_backend(parts: &mut Parts, peer: &Peer, upgrade: bool, has_body
 /// Makes the app's head ours. `upgrade`: the app said 101.
 pub(super) fn to_client(headers: &mut HeaderMap, upgrade: bool) {
     let protocol = if upgrade { headers.get(UPGRADE).cloned() } else { None };
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // Who says both is believed in the chunks (RFC 9112 section 6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
     headers.remove(PROXY_AUTHENTICATE);
     if let Some(protocol) = protocol {
