@@ -22,6 +22,7 @@ pub(crate) struct Folder {
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Ports {
     pub(crate) http: Option<u16>,
+    pub(crate) https: Option<u16>,
     pub(crate) git: Option<u16>,
 }
 

@@ -10,6 +10,7 @@ use paas::DomainName;
 pub(crate) struct Options {
     pub(crate) data: PathBuf,
     pub(crate) http: Option<SocketAddr>,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) git: Option<SocketAddr>,
     pub(crate) domain: DomainName,
     pub(crate) demo: bool,
@@ -22,6 +23,7 @@ Usage: platform [OPTIONS]
 
   --data DIR      where everything is kept            [paas-data]
   --http ADDR     where users' requests arrive        [127.0.0.1:5080, or a free port]
+  --https ADDR    the same over TLS                   [127.0.0.1:5443, or a free port]
   --git ADDR      where git pushes arrive             [127.0.0.1:5081, or a free port]
   --domain NAME   apps answer to APP.NAME             [localhost]
   --no-demo       deploy no sample app
@@ -34,6 +36,7 @@ impl Options {
         let mut options = Self {
             data: PathBuf::from("paas-data"),
             http: None,
+            https: None,
             git: None,
             domain: DomainName::new("localhost").map_err(|e| e.to_string())?,
             demo: true,
@@ -45,6 +48,7 @@ impl Options {
             match arg.as_str() {
                 "--data" => options.data = value()?.into(),
                 "--http" => options.http = Some(address(&arg, &value()?)?),
+                "--https" => options.https = Some(address(&arg, &value()?)?),
                 "--git" => options.git = Some(address(&arg, &value()?)?),
                 "--domain" => options.domain = value()?.parse().map_err(|e| format!("{e}"))?,
                 "--no-demo" => options.demo = false,

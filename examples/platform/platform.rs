@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use paas::run::handover::{Door, Predecessor};
 use paas::run::logs::{FileLogs, LogBounds};
+use paas::run::proxy::tls::Authority;
 use paas::run::proxy::{Proxy, ProxyConfig};
 use paas::{
     AppName, Cancel, CancelReason, Clock, DomainName, Engine, Error, ErrorCode, Result, Router, SteadyClock,
@@ -23,7 +24,10 @@ pub(crate) struct Site {
     pub(crate) folder: PathBuf,
     pub(crate) token: String,
     pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
     pub(crate) git: SocketAddr,
+    /// Whoever trusts this certificate trusts what `https` says.
+    pub(crate) ca: PathBuf,
     pub(crate) domain: DomainName,
 }
 
@@ -50,6 +54,7 @@ pub(crate) struct Platform {
 #[derive(Debug)]
 pub(crate) struct Sockets {
     pub(crate) http: Socket,
+    pub(crate) https: Socket,
     pub(crate) git: Socket,
 }
 
@@ -64,10 +69,16 @@ impl Platform {
             let folder = Folder::take(&options.data)?;
             let last = folder.ports();
             let http = Socket::open(options.http, last.http, 5080)?;
+            let https = Socket::open(options.https, last.https, 5443)?;
             let git = Socket::open(options.git, last.git, 5081)?;
-            return Self::open(options, folder, Sockets { http, git }, None).await;
+            return Self::open(options, folder, Sockets { http, https, git }, None).await;
         };
         eprintln!("-----> Taking over from process {}", before.pid());
+        let https = match before.file("https") {
+            Some(file) => Socket::inherit(file, options.https)?,
+            // It is from before there was HTTPS.
+            None => Socket::open(options.https, None, 5443)?,
+        };
         let mut file = |name: &str| {
             let what = format!("the platform that runs has no {name} to hand over");
             before.file(name).ok_or_else(|| Error::new(ErrorCode::Unsupported, what))
@@ -75,7 +86,7 @@ impl Platform {
         let folder = Folder::share(&options.data, file("lock")?)?;
         let http = Socket::inherit(file("http")?, options.http)?;
         let git = Socket::inherit(file("git")?, options.git)?;
-        Self::open(options, folder, Sockets { http, git }, Some(before)).await
+        Self::open(options, folder, Sockets { http, https, git }, Some(before)).await
     }
 
     async fn open(
@@ -84,10 +95,14 @@ impl Platform {
         sockets: Sockets,
         mut before: Option<Predecessor>,
     ) -> Result<Self> {
-        let (http, git) = (sockets.http.address, sockets.git.address);
-        folder.keep_ports(Ports { http: Some(http.port()), git: Some(git.port()) })?;
+        let Sockets { http, https, git } = &sockets;
+        let (http, https, git) = (http.address, https.address, git.address);
+        let ports = [http, https, git].map(|address| Some(address.port()));
+        folder.keep_ports(Ports { http: ports[0], https: ports[1], git: ports[2] })?;
+        let authority = Authority::open(&folder.path.join("tls"), Arc::new(SystemClock::new()))?;
         let (token, domain) = (folder.token()?, options.domain.clone());
-        let site = Site { folder: folder.path.clone(), token, http, git, domain };
+        let ca = authority.certificate().to_owned();
+        let site = Site { folder: folder.path.clone(), token, http, https, git, ca, domain };
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let logs = Arc::new(FileLogs::open(site.folder.join("logs"), LogBounds::default())?);
         let proxy = Proxy::new(ProxyConfig::default(), logs.clone(), Arc::new(SystemClock::new()));
@@ -111,7 +126,7 @@ impl Platform {
             }
         };
         let stop = Cancel::new();
-        let server = serve(&proxy, sockets.http.serve()?, &stop);
+        let server = serve(&proxy, &sockets, authority, &stop)?;
         works.receive(sockets.git.serve()?);
         let door = Door::open(&site.folder)?;
         let works = Some(works);
@@ -142,6 +157,8 @@ impl Platform {
     pub(crate) fn ready(&self) -> serde_json::Value {
         serde_json::json!({
             "router": format!("http://{}", self.site.http),
+            "https": format!("https://{}", self.site.https),
+            "ca": self.site.ca,
             "git": format!("http://{}", self.site.git),
             "token": self.site.token,
             "domain": self.site.domain,
@@ -167,13 +184,16 @@ pub(crate) fn joined(ended: Result<(), tokio::task::JoinError>) -> Result<()> {
 }
 
 /// Answers users until the router is stopped or left to another process.
-fn serve(proxy: &Proxy, listener: tokio::net::TcpListener, stop: &Cancel) -> JoinHandle<()> {
-    let (proxy, stop) = (proxy.clone(), stop.clone());
-    tokio::spawn(async move {
-        if let Err(error) = proxy.serve(listener, stop).await {
+fn serve(proxy: &Proxy, sockets: &Sockets, authority: Authority, stop: &Cancel) -> Result<JoinHandle<()>> {
+    let (proxy, stop, authority) = (proxy.clone(), stop.clone(), Arc::new(authority));
+    let (http, https) = (sockets.http.serve()?, sockets.https.serve()?);
+    Ok(tokio::spawn(async move {
+        let ended =
+            tokio::join!(proxy.serve(http, stop.clone()), proxy.serve_tls(https, authority, stop.clone()));
+        for error in [ended.0, ended.1].into_iter().filter_map(Result::err) {
             eprintln!(" !     The router ended: {error}");
         }
-    })
+    }))
 }
 
 impl Site {
@@ -187,6 +207,16 @@ impl Site {
         for url in live.iter().filter_map(|app| engine.url(app).ok()) {
             println!("       {url}");
         }
+        for app in &live {
+            println!("       https://{app}.{}:{}/", self.domain, self.https.port());
+        }
+        println!(
+            "\n       Programs believe the https ones once they trust this platform's authority. On Debian:"
+        );
+        println!(
+            "         sudo install -m 644 {} /usr/local/share/ca-certificates/paas.crt && sudo update-ca-certificates",
+            self.ca.display()
+        );
         println!("\n       Push your own app, from its folder:");
         println!("         git push http://paas:{}@{}/my-app.git HEAD:main", self.token, self.git);
         println!("\n       Everything is kept in {}", self.folder.display());

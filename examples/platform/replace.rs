@@ -6,7 +6,7 @@ use std::time::Duration;
 use paas::run::handover::{Following, Successor};
 use paas::{CancelReason, Result};
 
-use crate::platform::{Platform, joined};
+use crate::platform::{Platform, Sockets, joined};
 
 /// How long pushes under way may take before they are cancelled; new ones wait for the successor meanwhile.
 const PUSHES: Duration = Duration::from_secs(120);
@@ -31,8 +31,10 @@ impl Platform {
 
     async fn try_to(&mut self, mut successor: Successor) -> Result<Following> {
         let (lock, sockets) = (self.folder.lock.as_fd(), &self.sockets);
-        let files =
-            [("lock", lock), ("http", sockets.http.listener.as_fd()), ("git", sockets.git.listener.as_fd())];
+        let Sockets { http, https, git } = sockets;
+        let sockets = [("http", http), ("https", https), ("git", git)];
+        let sockets = sockets.map(|(name, socket)| (name, socket.listener.as_fd()));
+        let files = [("lock", lock)].into_iter().chain(sockets);
         successor.entrust(files)?;
         if let Some(works) = self.works.take() {
             works.let_go(PUSHES).await?;

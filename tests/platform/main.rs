@@ -8,6 +8,7 @@ mod harness;
 
 mod disk;
 mod failures;
+mod https;
 mod interrupts;
 mod kill;
 mod kinds;

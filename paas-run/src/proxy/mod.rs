@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `serve`, `wire`, `rewound`, `client` | a client's connection: accepting, draining, a client that takes nothing |
 //! | `table`, `route` | which host leads to which backends; the swap that drops nothing |
+//! | `tls` | HTTPS: the certificate of the host that a client names |
 //! | `trust` | until when that holds, for a proxy that follows a store |
 //! | `reach`, `backend`, `pool` | from a route to a connection: claims, attempts, idle connections |
 //! | `plain` | a plain request's way, which most are: no hyper, two buffers, four system calls |
@@ -16,7 +17,7 @@
 //! | `upstream`, `deadline` | a connection of hyper's that is driven by the request that uses it, and a timer for it |
 //! | `fault`, `page`, `dates`, `access` | Heroku's codes, what people see, and the line in the app's log |
 //!
-//! TLS, HTTP/2 and metrics fit around it: whoever has a stream of bytes and a [`Client`] mounts [`Proxy::service`].
+//! HTTP/2 and metrics fit around it: whoever has a stream of bytes and a [`Client`] mounts [`Proxy::service`].
 
 mod access;
 mod backend;
@@ -37,6 +38,8 @@ mod rewound;
 mod route;
 mod serve;
 mod table;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod trust;
 mod tunnel;
 mod upstream;
@@ -65,6 +68,7 @@ pub use self::client::Client;
 use self::client::Peer;
 pub use self::config::{ProxyConfig, TunnelDrain};
 use self::dates::Dates;
+use self::serve::Entry;
 use self::table::Table;
 use self::trust::Trust;
 
@@ -135,7 +139,23 @@ impl Proxy {
     /// When the listener can't tell its own address.
     pub async fn serve(&self, listener: TcpListener, cancel: Cancel) -> Result<()> {
         self.shared.reap_idle();
-        serve::serve(Arc::clone(&self.shared), listener, cancel).await
+        serve::serve(Arc::clone(&self.shared), listener, Entry::Plain, cancel).await
+    }
+
+    /// Serves HTTPS on this listener, as [`Proxy::serve`] does HTTP.
+    ///
+    /// # Errors
+    /// When the listener can't tell its own address; when TLS can't be set up.
+    #[cfg(feature = "tls")]
+    pub async fn serve_tls(
+        &self,
+        listener: TcpListener,
+        certificates: Arc<dyn tls::Certificates>,
+        cancel: Cancel,
+    ) -> Result<()> {
+        self.shared.reap_idle();
+        let entry = Entry::Tls(tls::Handshakes::new(Arc::clone(&self.shared), certificates)?);
+        serve::serve(Arc::clone(&self.shared), listener, entry, cancel).await
     }
 
     /// Leaves further connections to another process that has the same listeners: none is accepted any more, and each that

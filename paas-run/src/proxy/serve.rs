@@ -33,8 +33,28 @@ struct Stops {
     tunnels: CancellationToken,
 }
 
+/// What a listener's connections begin with.
+pub(super) enum Entry {
+    /// A request.
+    Plain,
+    /// A TLS handshake.
+    #[cfg(feature = "tls")]
+    Tls(super::tls::Handshakes),
+}
+
+impl Entry {
+    fn is_secure(&self) -> bool {
+        !matches!(self, Self::Plain)
+    }
+}
+
 /// Accepts connections until cancelled or left to another process, then lets requests finish for the grace that is configured.
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cancel: Cancel) -> Result<()> {
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    entry: Entry,
+    cancel: Cancel,
+) -> Result<()> {
     let port = listener
         .local_addr()
         .map_err(|error| Error::from_io("can't tell the address of the router's listener", error))?
@@ -53,9 +73,25 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cancel: Ca
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(error = %error, "a client's connection keeps Nagle's algorithm");
                 }
-                let client = Client::new(address, port);
+                let client = Client { secure: entry.is_secure(), ..Client::new(address, port) };
                 let peer = Arc::new(Peer::new(client, tracker.clone(), stops.tunnels.clone()));
-                tracker.spawn(connection(Arc::clone(&shared), stream, peer, stops.clone()));
+                let (shared, stops) = (Arc::clone(&shared), stops.clone());
+                match &entry {
+                    Entry::Plain => drop(tracker.spawn(connection(shared, stream, peer, stops))),
+                    #[cfg(feature = "tls")]
+                    Entry::Tls(handshakes) => {
+                        let handshakes = handshakes.clone();
+                        tracker.spawn(async move {
+                            let stream = tokio::select! {
+                                stream = handshakes.shake(stream) => stream,
+                                () = stops.gently.cancelled() => None,
+                            };
+                            if let Some(stream) = stream {
+                                connection(shared, stream, peer, stops).await;
+                            }
+                        });
+                    }
+                }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

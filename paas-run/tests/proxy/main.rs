@@ -11,4 +11,6 @@ mod leave;
 mod stream;
 mod support;
 mod swap;
+#[cfg(feature = "tls")]
+mod tls;
 mod tunnel;

@@ -44,7 +44,9 @@ pub(crate) struct Running {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 pub(crate) struct Ready {
     router: String,
+    https: String,
     git: String,
+    pub(crate) ca: PathBuf,
     pub(crate) token: String,
     domain: String,
 }
@@ -52,6 +54,10 @@ pub(crate) struct Ready {
 impl Ready {
     pub(crate) fn router(&self) -> SocketAddr {
         self.router.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.https.strip_prefix("https://").unwrap().parse().unwrap()
     }
 
     fn git(&self) -> SocketAddr {
@@ -105,7 +111,8 @@ impl World {
     }
 
     pub(crate) fn start_first(&mut self) {
-        self.start_with(&["--no-demo", "--http", "127.0.0.1:0", "--git", "127.0.0.1:0"]);
+        let (free, http, https) = ("127.0.0.1:0", "--http", "--https");
+        self.start_with(&["--no-demo", http, free, https, free, "--git", free]);
     }
 
     /// Starts it once more: the ports are those of last time.
