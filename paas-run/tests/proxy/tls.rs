@@ -1,5 +1,7 @@
 //! HTTPS, with a client that trusts only the platform's authority.
 
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
