@@ -74,6 +74,7 @@ async fn a_host_with_a_route_is_served_over_https_and_its_app_is_told_so() {
     let secure = Secure::serving(&[echo().await]).await;
     let answer = get(secure.connect("hello.test").await.unwrap()).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let answer = answer.to_ascii_lowercase();
     assert!(answer.contains("x-forwarded-proto: https\r\n"), "{answer}");
     assert!(answer.contains(&format!("x-forwarded-port: {}\r\n", secure.address.port())), "{answer}");
     assert!(secure.world.logged("at=info").await.contains("protocol=https"));
