@@ -9,6 +9,8 @@ mod deploy;
 mod embed;
 mod explain;
 mod freeze;
+#[cfg(feature = "store-postgres")]
+mod frozen;
 mod garbage;
 mod history;
 mod keys;
