@@ -32,6 +32,63 @@ async fn main() {
             );
         }
     }
+    for way in InTheWay::ALL {
+        for many in [0, 10_000] {
+            let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock::new())));
+            let file = sqlite(&dir.path().join(format!("behind-{way:?}-{many}")));
+            let (file, memory) = (claim_behind(file, way, many).await, claim_behind(memory, way, many).await);
+            println!("{many:>6} {way:?} in the way: claim sqlite {file:>6.0} us, memory {memory:>6.1} us");
+        }
+    }
+}
+
+/// What can't be claimed stands before what can.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum InTheWay {
+    /// Of a kind that nobody here knows.
+    UnknownKind,
+    /// For a later time, such as what waits for its node.
+    Later,
+    /// Left by an engine that knew its kind, with an expired lease.
+    LeftUnknown,
+    /// Behind another one of its subject.
+    BehindAnother,
+}
+
+impl InTheWay {
+    const ALL: [Self; 4] = [Self::UnknownKind, Self::Later, Self::LeftUnknown, Self::BehindAnother];
+}
+
+/// What a claim costs behind so many.
+async fn claim_behind(store: Arc<dyn Store>, way: InTheWay, many: usize) -> f64 {
+    const CLAIMS: u32 = 41;
+    let (known, other) = (KindName::new("deploy").unwrap(), KindName::new("other").unwrap());
+    let write = |entry: QueueEntry| {
+        let parent = entry.subject.clone();
+        let id = WorkflowId::new().to_string();
+        Write::put(Table::Workflows, id, parent, Expect::Any, "x".repeat(1000)).standing(entry)
+    };
+    let in_the_way = (0..many).map(|number| {
+        let kind = if matches!(way, InTheWay::UnknownKind | InTheWay::LeftUnknown) { &other } else { &known };
+        let subject = if way == InTheWay::BehindAnother { "one".into() } else { format!("other-{number}") };
+        let mut entry = QueueEntry::queued(subject, kind.clone(), 1);
+        match way {
+            InTheWay::Later => entry.not_before = Some(chrono::DateTime::<chrono::Utc>::MAX_UTC),
+            InTheWay::LeftUnknown => entry.state = QueueState::Active,
+            InTheWay::UnknownKind | InTheWay::BehindAnother => {}
+        }
+        write(entry)
+    });
+    let wanted = (0..=CLAIMS).map(|app| write(QueueEntry::queued(format!("app-{app}"), known.clone(), 1)));
+    let all: Vec<_> = in_the_way.chain(wanted).collect();
+    for some in all.chunks(2_000) {
+        let transaction = some.iter().cloned().fold(Transaction::new(), Transaction::write);
+        store.commit(transaction).await.unwrap();
+    }
+    let request = ClaimRequest::new(OwnerId::new(), Duration::from_secs(600), vec![(known, 1)]);
+    // The first takes note of what is due, or is the one that all others are behind.
+    store.claim(&request).await.unwrap().unwrap();
+    timed(CLAIMS, async || drop(store.claim(&request).await.unwrap().unwrap())).await
 }
 
 fn sqlite(path: &Path) -> Arc<dyn Store> {

@@ -197,14 +197,28 @@ async fn keep(inner: &Inner, calls: &Calls<'_>, name: &AppName, lease: &str) -> 
     if !busy {
         let (env, _) = inner.environment(&app, &release).await?;
         for (process, scale) in &live.formation {
-            if let Some(spec) = inner.spec(&app, &release, process, scale.quantity, &env) {
-                let starting = format!("keeping {process} of {} up", release.version);
-                calls.make(starting, inner.runtime.ensure(&calls.ctx, &spec)).await?;
+            let Some(spec) = inner.spec(&app, &release, process, scale.quantity, &env) else { continue };
+            // A roll-out may have come and gone since, and its old processes must not come back.
+            if !is_still(inner, &app).await? {
+                return Ok(());
             }
+            let starting = format!("keeping {process} of {} up", release.version);
+            calls.make(starting, inner.runtime.ensure(&calls.ctx, &spec)).await?;
         }
     }
     inner.route(calls, name, Some(lease)).await?;
     if busy { Ok(()) } else { orphans(inner, calls, name, Some(&app)).await }
+}
+
+/// Whether what is live is as it was, and nobody is about to change it.
+async fn is_still(inner: &Inner, app: &App) -> Result<bool> {
+    if is_busy(inner, &app.name).await? {
+        return Ok(false);
+    }
+    let now = inner.ledger.find_app(&app.name).await?.map(|stored| stored.value);
+    Ok(now.is_some_and(|now| {
+        now.id == app.id && !now.destroying && now.live == app.live && now.node == app.node
+    }))
 }
 
 /// Whether a workflow changes what runs of this app.

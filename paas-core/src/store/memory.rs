@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use self::queue::Queue;
+use self::queue::{Queue, due};
 use self::rows::Rows;
 use super::{
     ClaimRequest, EventRow, Fence, ListQuery, QueueState, Queued, Row, Store, Table, Transaction, rules,
@@ -155,15 +155,15 @@ impl State {
     }
 
     fn claim(&mut self, request: &ClaimRequest, now: DateTime<Utc>) -> Option<Row> {
+        self.queue.pass(now);
         let wanted = |key: &str| {
-            let queue = self.workflow(key)?.queue.as_ref()?;
-            let entry = &queue.entry;
-            let known = request.kinds.iter().any(|(k, v)| *k == entry.kind && *v == entry.kind_version);
-            let holder = self.holder(&turn_lease(&entry.subject), now);
-            let own = holder.is_none() || holder == entry.turn.map(|turn| turn.to_string()).as_deref();
-            (known && own).then_some(queue)
+            let Some(queue) = self.workflow(key).and_then(|row| row.queue.as_ref()) else { return false };
+            let holder = self.holder(&turn_lease(&queue.entry.subject), now);
+            let own = holder.is_none() || holder == queue.entry.turn.map(|turn| turn.to_string()).as_deref();
+            // The clock may have been set back.
+            own && due(queue) <= now
         };
-        let key = self.queue.claimable(now, wanted)?;
+        let key = self.queue.claimable(&request.kinds, wanted)?;
         let row = self.workflow(&key)?.clone();
         let before = row.queue.clone();
         let row = rules::claimed(row, request, now);

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 pub use addons::FakeAddons;
 pub use build::{FakeBuilder, FakeSource};
@@ -78,6 +78,7 @@ struct State {
 pub struct World {
     state: Arc<Mutex<State>>,
     changes: broadcast::Sender<RuntimeEvent>,
+    mended: Arc<Notify>,
 }
 
 impl Default for World {
@@ -89,7 +90,7 @@ impl Default for World {
 impl World {
     /// An empty one, in which nothing goes wrong.
     pub fn new() -> Self {
-        Self { state: Arc::default(), changes: broadcast::Sender::new(1024) }
+        Self { state: Arc::default(), changes: broadcast::Sender::new(1024), mended: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,8 +118,7 @@ impl World {
         self.lock().blind = true;
     }
 
-    /// Calls of this name for this app never return, not even when they are cancelled, until [`World::mend`]; those that are
-    /// stalled then never do. Of `ensure`, `retire`, `apply` only those that are made beside workflows, and `observe` of the
+    /// Calls of this name for this app don't return, not even when they are cancelled, until [`World::mend`]. Of `ensure`, `retire`, `apply` only those that are made beside workflows, and `observe` of the
     /// runtime always.
     pub fn stall(&self, app: &AppName, call: &'static str) {
         self.lock().stalled.insert((app.clone(), call));
@@ -126,9 +126,16 @@ impl World {
 
     async fn stalled(&self, app: &AppName, call: &'static str, ctx: Option<&Context>) {
         let beside = ctx.is_none_or(|ctx| ctx.key.workflow.uuid().is_nil());
-        if beside && self.lock().stalled.contains(&(app.clone(), call)) {
+        let stalls = || beside && self.lock().stalled.contains(&(app.clone(), call));
+        if stalls() {
             self.effect(format!("stall {call} {app}"));
-            std::future::pending::<()>().await;
+        }
+        loop {
+            let mended = self.mended.notified();
+            if !stalls() {
+                return;
+            }
+            mended.await;
         }
     }
 
@@ -139,6 +146,8 @@ impl World {
         state.stalled.clear();
         state.crashing.clear();
         state.plan.clear();
+        drop(state);
+        self.mended.notify_waiters();
     }
 
     /// One-off runs end with this status.

@@ -7,7 +7,7 @@ use paas_core::store::MemoryStore;
 use paas_core::testkit::world::{TestPlatform, check};
 use paas_core::{AppName, Engine, ErrorCode, EventKind, Store};
 
-use crate::{WEB, hello, me};
+use crate::{Bench, WEB, WEB_AND_WORKER, hello, me};
 
 /// More than are looked at at once.
 const MANY: usize = 20;
@@ -117,6 +117,27 @@ async fn a_runtime_that_does_not_say_what_runs_holds_no_other_app_up_and_is_told
 #[tokio::test(start_paused = true)]
 async fn a_router_that_does_not_answer_for_some_apps_holds_no_other_app_up_and_is_told() {
     calls_that_hang("apply").await;
+}
+
+#[tokio::test]
+async fn what_is_kept_up_slowly_never_brings_back_a_release_that_was_replaced_meanwhile() {
+    let bench = Bench::new().await;
+    bench.deploy(WEB_AND_WORKER).await.unwrap();
+    let world = &bench.platform.world;
+    world.stall(&hello(), "ensure");
+    while world.count("stall ensure hello") == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The look is at the web processes of the first release, and the workers come after them.
+    bench.deploy(WEB_AND_WORKER).await.unwrap();
+    world.mend();
+    while bench.store.leased("reconcile/hello").await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(world.count("start hello worker.1 v1"), 1);
+    while !check(world, &bench.engine, &hello()).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use super::{queue, rows};
 use crate::Result;
-use crate::store::{EventRow, Table, Transaction, rules};
+use crate::store::{EventRow, Row, Table, Transaction, rules};
 
 pub(super) fn commit(connection: &Connection, transaction: Transaction, now: DateTime<Utc>) -> Result<u64> {
     if let Some(fence) = &transaction.fence {
@@ -18,10 +18,20 @@ pub(super) fn commit(connection: &Connection, transaction: Transaction, now: Dat
     for write in transaction.writes {
         let (table, key) = (write.table, write.key.clone());
         let old = rows::get(connection, table, &key)?;
-        match rules::written(old.as_ref(), write, || next_place(connection))? {
-            Some(row) => rows::put(connection, table, &row)?,
+        let new = rules::written(old.as_ref(), write, || next_place(connection))?;
+        match &new {
+            Some(row) => rows::put(connection, table, row)?,
             None if old.is_some() => rows::delete(connection, table, &key)?,
             None => {}
+        }
+        let subject =
+            |row: &Option<Row>| row.as_ref()?.queue.as_ref().map(|queue| queue.entry.subject.clone());
+        let (before, after) = (subject(&old), subject(&new));
+        if let Some(subject) = before.filter(|before| after.as_ref() != Some(before)) {
+            queue::settle(connection, &subject)?;
+        }
+        if let Some(subject) = after {
+            queue::settle(connection, &subject)?;
         }
     }
     let mut append = connection.prepare_cached("INSERT INTO events (subject, body) VALUES (?1, ?2)")?;

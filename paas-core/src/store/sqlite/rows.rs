@@ -78,14 +78,20 @@ pub(super) fn put(connection: &Connection, table: Table, row: &Row) -> Result<()
     };
     let mut statement = connection.prepare_cached(
         "INSERT INTO workflows (key, parent, rev, body, subject, kind, kind_version, state, not_before, turn, place,
-             owner, fence, lease_until)
+             owner, fence, lease_until, later, first)
          VALUES (:key, :parent, :rev, :body, :subject, :kind, :kind_version, :state, :not_before, :turn, :place,
-             :owner, :fence, :lease_until)
+             :owner, :fence, :lease_until, :later, :state = 'queued'
+                 AND NOT EXISTS (SELECT 1 FROM workflows AS other INDEXED BY workflows_running
+                     WHERE other.state = 'active' AND other.subject = :subject AND other.key <> :key)
+                 AND NOT EXISTS (SELECT 1 FROM workflows AS other INDEXED BY workflows_waiting
+                     WHERE other.state = 'queued' AND other.subject = :subject AND other.place < :place))
          ON CONFLICT (key) DO UPDATE SET parent = :parent, rev = :rev, body = :body, subject = :subject, kind = :kind,
              kind_version = :kind_version, state = :state, not_before = :not_before, turn = :turn, place = :place,
-             owner = :owner, fence = :fence, lease_until = :lease_until",
+             owner = :owner, fence = :fence, lease_until = :lease_until, later = excluded.later, first = excluded.first",
     )?;
     let entry = &queue.entry;
+    let due = queue.lease_until.max(entry.not_before);
+    let later = due.filter(|_| matches!(entry.state, QueueState::Queued | QueueState::Active));
     statement.execute(named_params! {
         ":key": row.key,
         ":parent": row.parent,
@@ -101,6 +107,7 @@ pub(super) fn put(connection: &Connection, table: Table, row: &Row) -> Result<()
         ":owner": queue.owner.map(|owner| owner.to_string()),
         ":fence": integer(queue.fence),
         ":lease_until": queue.lease_until.map(rules::micros),
+        ":later": later.map(rules::micros),
     })?;
     Ok(())
 }

@@ -11,7 +11,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{Error, ErrorCode, Result};
 
 /// In order; a new one is added at the end, and none is ever changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_ready.sql")];
 
 /// Tells our files from other programs' databases: "paas" in ASCII.
 const APPLICATION_ID: i32 = 0x7061_6173;
