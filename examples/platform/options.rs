@@ -11,6 +11,8 @@ pub(crate) struct Options {
     pub(crate) data: PathBuf,
     pub(crate) http: Option<SocketAddr>,
     pub(crate) https: Option<SocketAddr>,
+    /// Whom a public authority may write to.
+    pub(crate) acme: Option<String>,
     pub(crate) git: Option<SocketAddr>,
     pub(crate) domain: DomainName,
     pub(crate) demo: bool,
@@ -24,6 +26,7 @@ Usage: platform [OPTIONS]
   --data DIR      where everything is kept            [paas-data]
   --http ADDR     where users' requests arrive        [127.0.0.1:5080, or a free port]
   --https ADDR    the same over TLS                   [127.0.0.1:5443, or a free port]
+  --acme EMAIL    certificates of Let's Encrypt for public names; needs --https to be reached on port 443
   --git ADDR      where git pushes arrive             [127.0.0.1:5081, or a free port]
   --domain NAME   apps answer to APP.NAME             [localhost]
   --no-demo       deploy no sample app
@@ -37,6 +40,7 @@ impl Options {
             data: PathBuf::from("paas-data"),
             http: None,
             https: None,
+            acme: None,
             git: None,
             domain: DomainName::new("localhost").map_err(|e| e.to_string())?,
             demo: true,
@@ -49,6 +53,8 @@ impl Options {
                 "--data" => options.data = value()?.into(),
                 "--http" => options.http = Some(address(&arg, &value()?)?),
                 "--https" => options.https = Some(address(&arg, &value()?)?),
+                "--acme" if cfg!(feature = "acme") => options.acme = Some(value()?),
+                "--acme" => return Err("this build has no ACME: add --features acme".to_owned()),
                 "--git" => options.git = Some(address(&arg, &value()?)?),
                 "--domain" => options.domain = value()?.parse().map_err(|e| format!("{e}"))?,
                 "--no-demo" => options.demo = false,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use paas::run::handover::{Door, Predecessor};
 use paas::run::logs::{FileLogs, LogBounds};
-use paas::run::proxy::tls::Authority;
+use paas::run::proxy::tls::{Authority, Certificates};
 use paas::run::proxy::{Proxy, ProxyConfig};
 use paas::{
     AppName, Cancel, CancelReason, Clock, DomainName, Engine, Error, ErrorCode, Result, Router, SteadyClock,
@@ -14,6 +14,7 @@ use paas::{
 };
 use tokio::task::JoinHandle;
 
+use crate::certificates;
 use crate::folder::{Folder, Ports, Socket};
 use crate::options::Options;
 use crate::works::Works;
@@ -99,7 +100,8 @@ impl Platform {
         let (http, https, git) = (http.address, https.address, git.address);
         let ports = [http, https, git].map(|address| Some(address.port()));
         folder.keep_ports(Ports { http: ports[0], https: ports[1], git: ports[2] })?;
-        let authority = Authority::open(&folder.path.join("tls"), Arc::new(SystemClock::new()))?;
+        let tls = folder.path.join("tls");
+        let authority = Authority::open(&tls, Arc::new(SystemClock::new()))?;
         let (token, domain) = (folder.token()?, options.domain.clone());
         let ca = authority.certificate().to_owned();
         let site = Site { folder: folder.path.clone(), token, http, https, git, ca, domain };
@@ -126,7 +128,8 @@ impl Platform {
             }
         };
         let stop = Cancel::new();
-        let server = serve(&proxy, &sockets, authority, &stop)?;
+        let certificates = certificates::open(&tls, authority, options.acme.as_ref(), &stop)?;
+        let server = serve(&proxy, &sockets, certificates, &stop)?;
         works.receive(sockets.git.serve()?);
         let door = Door::open(&site.folder)?;
         let works = Some(works);
@@ -184,12 +187,17 @@ pub(crate) fn joined(ended: Result<(), tokio::task::JoinError>) -> Result<()> {
 }
 
 /// Answers users until the router is stopped or left to another process.
-fn serve(proxy: &Proxy, sockets: &Sockets, authority: Authority, stop: &Cancel) -> Result<JoinHandle<()>> {
-    let (proxy, stop, authority) = (proxy.clone(), stop.clone(), Arc::new(authority));
+fn serve(
+    proxy: &Proxy,
+    sockets: &Sockets,
+    certificates: Arc<dyn Certificates>,
+    stop: &Cancel,
+) -> Result<JoinHandle<()>> {
+    let (proxy, stop) = (proxy.clone(), stop.clone());
     let (http, https) = (sockets.http.serve()?, sockets.https.serve()?);
     Ok(tokio::spawn(async move {
         let ended =
-            tokio::join!(proxy.serve(http, stop.clone()), proxy.serve_tls(https, authority, stop.clone()));
+            tokio::join!(proxy.serve(http, stop.clone()), proxy.serve_tls(https, certificates, stop.clone()));
         for error in [ended.0, ended.1].into_iter().filter_map(Result::err) {
             eprintln!(" !     The router ended: {error}");
         }

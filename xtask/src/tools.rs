@@ -44,6 +44,13 @@ const TOOLS: &[Tool] = &[
         there: |_| Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1").exists(),
         packages: &["libfaketime"],
     },
+    Tool {
+        name: "pebble",
+        there: |_| {
+            ["pebble", "pebble-challtestsrv"].iter().all(|name| Path::new("/usr/bin").join(name).exists())
+        },
+        packages: &["pebble"],
+    },
     Tool { name: "mkfs.ext4", there: |root| answers(root, "mkfs.ext4", &["-V"]), packages: &["e2fsprogs"] },
     Tool { name: "PostgreSQL server", there: |_| has_postgres(), packages: &["postgresql"] },
 ];

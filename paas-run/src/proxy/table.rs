@@ -28,6 +28,12 @@ impl Table {
         self.wildcards.pin().get(parent).map(Arc::clone)
     }
 
+    /// Whether a route names this very host, and not only a wildcard that it falls under.
+    #[cfg(feature = "tls")]
+    pub(super) fn names(&self, host: &str) -> bool {
+        self.hosts.pin().contains_key(host)
+    }
+
     /// The route of an app.
     pub(super) fn app(&self, app: &AppName) -> Option<Arc<Route>> {
         self.apps().get(app).map(Arc::clone)

@@ -3,6 +3,8 @@
 /// Plain requests go without hyper; `long_way` runs the same tests with it.
 const SHORT_WAY: bool = true;
 
+#[cfg(feature = "acme")]
+mod acme;
 mod codes;
 mod conformance;
 mod framing;

@@ -50,7 +50,11 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(paas_core::SystemClock::new())
 }
 
-async fn connect(at: SocketAddr, host: &'static str, trusted: &Path) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(
+    at: SocketAddr,
+    host: &'static str,
+    trusted: &Path,
+) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -62,7 +66,7 @@ async fn connect(at: SocketAddr, host: &'static str, trusted: &Path) -> io::Resu
     within(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host).unwrap(), stream)).await
 }
 
-async fn get(mut stream: TlsStream<TcpStream>) -> String {
+pub(crate) async fn get(mut stream: TlsStream<TcpStream>) -> String {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: hello.test\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     within(stream.read_to_string(&mut answer)).await.unwrap();

@@ -1,9 +1,9 @@
 //! A certificate authority of this machine's own, so that HTTPS works before anybody owns a domain.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::Certificates;
+use super::{Certificates, cannot_sign, keep};
 
 /// The certificate for people to trust, and the key that only we read.
 const CERTIFICATE: &str = "ca.pem";
@@ -68,7 +68,7 @@ impl Authority {
             })?,
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 let key = KeyPair::generate().map_err(cannot_sign)?;
-                write(folder, KEY, 0o600, &key.serialize_pem()).map_err(failed)?;
+                keep(folder, KEY, 0o600, &key.serialize_pem()).map_err(failed)?;
                 // It belongs to another key.
                 match fs::remove_file(folder.join(CERTIFICATE)) {
                     Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
@@ -80,7 +80,7 @@ impl Authority {
         let (params, certificate) = (of_authority(clock.now()), folder.join(CERTIFICATE));
         if !certificate.try_exists().map_err(failed)? {
             let pem = params.self_signed(&key).map_err(cannot_sign)?.pem();
-            write(folder, CERTIFICATE, 0o644, &pem).map_err(failed)?;
+            keep(folder, CERTIFICATE, 0o644, &pem).map_err(failed)?;
         }
         let issuer = Arc::new(Issuer::new(params, key));
         Ok(Self { issuer, certificate, clock, made: Arc::default() })
@@ -149,18 +149,4 @@ fn lasts(params: &mut CertificateParams, now: DateTime<Utc>, days: u64) {
     };
     params.not_before = at(now - Days::new(1));
     params.not_after = at(now + Days::new(days));
-}
-
-fn cannot_sign(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorCode::Internal, "can't make a certificate").with_source(error)
-}
-
-/// Replaces a file in one step, safe on disk.
-fn write(folder: &Path, name: &str, mode: u32, text: &str) -> io::Result<()> {
-    let aside = folder.join(format!(".{name}.new"));
-    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&aside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(aside, folder.join(name))?;
-    File::open(folder)?.sync_all()
 }

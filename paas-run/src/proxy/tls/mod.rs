@@ -3,9 +3,15 @@
 //! TLS 1.2 and 1.3, on rustls and ring. A host without a route gets no certificate, so that nobody can have us make
 //! certificates for names of their own choice.
 
+#[cfg(feature = "acme")]
+pub mod acme;
 mod authority;
 
 use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +41,22 @@ pub trait Certificates: fmt::Debug + Send + Sync + 'static {
     /// It is asked in the middle of a handshake, on a thread that serves others: it answers from memory or computes for
     /// less than a millisecond, and waits for nothing. A host that it has nothing for is refused.
     fn find(&self, host: &str) -> Option<Arc<CertifiedKey>>;
+
+    /// A client came for this host, there is a route of just this name, and [`Certificates::find`] had nothing for it. What
+    /// takes its time to get begins here; the client is refused.
+    fn missing(&self, host: &str) {
+        let _ = host;
+    }
+
+    /// The answer to an authority that asks by TLS-ALPN-01 (RFC 8737) whether the host is ours.
+    fn challenge(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        let _ = host;
+        None
+    }
 }
+
+/// What an authority asks for by TLS-ALPN-01 (RFC 8737 section 6.2); no application speaks it.
+const CHALLENGE: &[u8] = b"acme-tls/1";
 
 /// Makes TLS streams of accepted connections.
 #[derive(Clone)]
@@ -49,7 +70,7 @@ impl Handshakes {
             .map_err(failed)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ByHost { shared, certificates }));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), CHALLENGE.to_vec()];
         config.ticketer = ring::Ticketer::new().map_err(failed)?;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
@@ -57,7 +78,8 @@ impl Handshakes {
     /// None where the client doesn't go on to speak TLS with us.
     pub(super) async fn shake(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
         match timeout(HANDSHAKE, self.0.accept(stream)).await {
-            Ok(Ok(stream)) => Some(stream),
+            // With the handshake the authority has seen all that it wants to.
+            Ok(Ok(stream)) => (stream.get_ref().1.alpn_protocol() != Some(CHALLENGE)).then_some(stream),
             Ok(Err(error)) => {
                 // Clients that don't trust the certificate, name no host of ours, or speak no TLS.
                 tracing::debug!(error = %error, "a TLS handshake failed");
@@ -77,8 +99,15 @@ struct ByHost {
 impl ResolvesServerCert for ByHost {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let host = hello.server_name()?.to_ascii_lowercase();
+        if hello.alpn().is_some_and(|mut offered| offered.all(|protocol| protocol == CHALLENGE)) {
+            return self.certificates.challenge(&host);
+        }
         self.shared.table.find(&host)?;
-        self.certificates.find(&host)
+        let found = self.certificates.find(&host);
+        if found.is_none() && self.shared.table.names(&host) {
+            self.certificates.missing(&host);
+        }
+        found
     }
 }
 
@@ -86,4 +115,18 @@ impl fmt::Debug for ByHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ByHost").field("certificates", &self.certificates).finish_non_exhaustive()
     }
+}
+
+fn cannot_sign(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorCode::Internal, "can't make a certificate").with_source(error)
+}
+
+/// Replaces a file in one step, safe on disk.
+fn keep(folder: &Path, name: &str, mode: u32, text: &str) -> io::Result<()> {
+    let aside = folder.join(format!(".{name}.new"));
+    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&aside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(aside, folder.join(name))?;
+    File::open(folder)?.sync_all()
 }
