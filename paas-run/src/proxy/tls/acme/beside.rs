@@ -35,7 +35,7 @@ impl Certificates for Beside {
 fn is_public(host: &str) -> bool {
     let is_below =
         |name: &&str| host.strip_suffix(*name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    host.contains('.') && !SPECIAL.iter().any(|name| is_below(&name))
+    host.contains('.') && !SPECIAL.iter().any(is_below)
 }
 
 #[cfg(test)]

@@ -203,8 +203,8 @@ impl Inner {
 
     fn want(&self, host: &str) {
         let mut hosts = self.hosts();
-        let waiting = hosts.values().filter(|standing| standing.until.is_none()).count();
-        if hosts.contains_key(host) || waiting >= WAITING {
+        let have_none = |standing: &&Standing| standing.until.is_none();
+        if hosts.contains_key(host) || hosts.values().filter(have_none).count() >= WAITING {
             return;
         }
         hosts.insert(host.to_owned(), Standing::wanted(self.clock.now()));

@@ -1,6 +1,5 @@
 //! One order: from a host's name to its certificate.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,9 +75,13 @@ impl Inner {
             self.challenges.pin().insert(host.into(), Arc::new(answer));
             challenge.set_ready().await.map_err(refused)?;
         }
-        match order.poll_ready(&PATIENT).await.map_err(refused)? {
-            OrderStatus::Ready | OrderStatus::Valid => Ok(()),
-            _ => Err(why(host, order).await),
+        match order.poll_ready(&PATIENT).await {
+            Ok(OrderStatus::Ready | OrderStatus::Valid) => Ok(()),
+            Ok(_) => Err(unseen(host, "it doesn't say why")),
+            Err(instant_acme::Error::Api(problem)) => {
+                Err(unseen(host, problem.detail.as_deref().unwrap_or("it doesn't say why")))
+            }
+            Err(error) => Err(refused(error)),
         }
     }
 }
@@ -93,18 +96,12 @@ fn answer(host: &str, digest: &[u8]) -> Result<CertifiedKey> {
     Ok(CertifiedKey::new(vec![certificate.der().clone()], any_supported_type(&key).map_err(cannot_sign)?))
 }
 
-/// What the authority saw instead.
-async fn why(host: &str, order: &mut Order) -> Error {
-    let mut what = format!("the authority could not see that {host} is ours");
-    let mut authorizations = order.authorizations();
-    while let Some(Ok(mut authorization)) = authorizations.next().await {
-        let Ok(state) = authorization.refresh().await else { continue };
-        for problem in state.challenges.iter().filter_map(|challenge| challenge.error.as_ref()) {
-            // Writing to a String can't fail.
-            let _ = write!(what, ": {}", problem.detail.as_deref().unwrap_or("it doesn't say why"));
-        }
-    }
-    what.push_str("; does its name lead to this machine, and port 443 to its HTTPS?");
+/// The authority saw something else, or nothing.
+fn unseen(host: &str, why: &str) -> Error {
+    let what = format!(
+        "the authority could not see that {host} is ours: {why}; does its name lead to this machine, and its port 443 to \
+         the platform's HTTPS?"
+    );
     Error::new(ErrorCode::Forbidden, what)
 }
 
@@ -113,5 +110,5 @@ fn refused(error: instant_acme::Error) -> Error {
         instant_acme::Error::Api(_) => ErrorCode::Forbidden,
         _ => ErrorCode::Unavailable,
     };
-    Error::new(code, format!("the certificate authority: {error}")).with_source(error)
+    Error::new(code, "the certificate authority gives none").with_source(error)
 }
