@@ -110,13 +110,16 @@ impl Record {
         if std::mem::replace(&mut self.told, true) {
             return;
         }
-        let text = self.line(fault);
+        let now = Instant::now();
+        let status = fault.map(|fault| fault.facts().status).or(self.status);
+        self.route.count(status, now - self.began, self.bytes);
+        let text = self.line(fault, now);
         let line = LogLine::new(self.shared.clock.now(), LogSource::Platform, "router", text);
         self.shared.logs.append(&self.route.app, line);
     }
 
     /// The whole line. It can be made once.
-    fn line(&mut self, fault: Option<Fault>) -> String {
+    fn line(&mut self, fault: Option<Fault>, now: Instant) -> String {
         let mut line = std::mem::take(&mut self.line);
         if line.ends_with('=') {
             // It was never marked.
@@ -140,7 +143,7 @@ impl Record {
         }
         line.push_str(" service=");
         if let Some(sent) = self.sent {
-            put(&mut line, format_args!("{}ms", sent.elapsed().as_millis()));
+            put(&mut line, format_args!("{}ms", (now - sent).as_millis()));
         }
         line.push_str(" status=");
         if let Some(status) = status {

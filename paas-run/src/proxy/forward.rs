@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST};
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -37,8 +37,12 @@ impl Shared {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        let says_close = request.version() != Version::HTTP_2;
         let mut response = Arc::clone(&self).find_answer(peer, request).await;
-        if self.leaving.is.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if self.leaving.is.load(Ordering::Relaxed)
+            && says_close
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
@@ -62,7 +66,8 @@ impl Shared {
             Err(fault) => return error(fault, parts.headers.get(ACCEPT), None),
         };
         let target = parts.uri.path_and_query().map_or("*", PathAndQuery::as_str);
-        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let said = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = parts.uri.authority().map(Authority::as_str).or_else(said).unwrap_or_default();
         let record = Record::begin(&self, &peer, route, parts.method.as_str(), target, host);
         let mut told = Told { accept: parts.headers.get(ACCEPT).cloned(), id: None };
         let mut record = Some(Box::new(record));
@@ -129,7 +134,7 @@ impl Shared {
             connection.age.keep_at_most(seconds);
         }
         headers::to_client(response.headers_mut(), switching);
-        *response.version_mut() = http::Version::HTTP_11;
+        *response.version_mut() = Version::HTTP_11;
         let Some(record) = record.take() else { return Err(Fault::Platform) };
         if let Some(client_side) = on_upgrade {
             let app_side = hyper::upgrade::on(&mut response);

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -113,6 +113,10 @@ pub(super) fn to_backend(parts: &mut Parts, peer: &Peer, upgrade: bool, has_body
         let target = parts.uri.path_and_query().cloned();
         parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
+    if parts.version == Version::HTTP_2 && parts.headers.contains_key(COOKIE) {
+        // HTTP/2 has them in pieces (RFC 9113 section 8.2.3).
+        join(&mut parts.headers, &COOKIE, b"; ");
+    }
     parts.version = Version::HTTP_11;
     let headers = &mut parts.headers;
     let trailers = headers.contains_key(TE) && tokens(headers, &TE).any(|token| token == "trailers");
@@ -198,19 +202,26 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 /// What the header says already, and this after it.
 fn appended(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> HeaderValue {
-    let mut values = headers.get_all(name).iter().peekable();
-    if values.peek().is_none() {
-        return last.clone();
+    joined(headers.get_all(name).iter().chain([last]), b", ").unwrap_or_else(|| last.clone())
+}
+
+/// Makes the header's values one.
+fn join(headers: &mut HeaderMap, name: &HeaderName, between: &[u8]) {
+    if let Some(value) = joined(headers.get_all(name).iter(), between) {
+        headers.insert(name, value);
     }
-    let mut joined = Vec::new();
-    for value in values.chain([last]) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b", ");
-        }
+}
+
+/// Values as one; `None` where there was one only.
+fn joined<'a>(mut values: impl Iterator<Item = &'a HeaderValue>, between: &[u8]) -> Option<HeaderValue> {
+    let mut joined = values.next()?.as_bytes().to_vec();
+    let alone = joined.len();
+    for value in values {
+        joined.extend_from_slice(between);
         joined.extend_from_slice(value.as_bytes());
     }
     // Valid values joined are valid.
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)).unwrap_or_else(|_| last.clone())
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)).ok().filter(|value| value.len() > alone)
 }
 
 /// Heroku's rule for ids that clients bring: 20 to 200 of letters, digits, dashes and underscores.

@@ -1,4 +1,4 @@
-//! The `proxy` router: brings requests to instances over HTTP/1.1.
+//! The `proxy` router: brings requests over HTTP/1.1 and HTTP/2 to instances.
 //!
 //! ```text
 //! client -> serve -> table (host -> route) -> claim (a backend, under the routing lock) -> plain    -> backend
@@ -15,9 +15,10 @@
 //! | `plain` | a plain request's way, which most are: no hyper, two buffers, four system calls |
 //! | `forward`, `headers`, `body`, `tunnel` | any other request's way, what is changed on it, WebSocket and its like |
 //! | `upstream`, `deadline` | a connection of hyper's that is driven by the request that uses it, and a timer for it |
+//! | `traffic` | counters per app, and what Prometheus reads |
 //! | `fault`, `page`, `dates`, `access` | Heroku's codes, what people see, and the line in the app's log |
 //!
-//! HTTP/2 and metrics fit around it: whoever has a stream of bytes and a [`Client`] mounts [`Proxy::service`].
+//! TLS fits around it, and whatever has a stream of bytes and a [`Client`] mounts [`Proxy::service`].
 
 mod access;
 mod backend;
@@ -40,6 +41,7 @@ mod serve;
 mod table;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod traffic;
 mod trust;
 mod tunnel;
 mod upstream;
@@ -70,6 +72,7 @@ pub use self::config::{ProxyConfig, TunnelDrain};
 use self::dates::Dates;
 use self::serve::Entry;
 use self::table::Table;
+pub use self::traffic::Traffic;
 use self::trust::Trust;
 
 /// How often idle connections are looked at that nobody asks for any more.
@@ -132,7 +135,7 @@ impl Proxy {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Serves HTTP/1.1 on this listener until cancelled; then no connection is accepted any more and requests in flight
+    /// Serves HTTP/1.1 and HTTP/2 (by prior knowledge) on this listener until cancelled; then no connection is accepted any more and requests in flight
     /// may take [`ProxyConfig::shutdown_grace`] to finish. After [`Proxy::leave`] it ends by itself. Any number of listeners may be served at once.
     ///
     /// # Errors
@@ -171,6 +174,24 @@ impl Proxy {
     /// The routes of all apps, as another proxy needs them to answer alike.
     pub fn routes(&self) -> Vec<AppRoutes> {
         self.shared.table.all().iter().filter_map(|route| route.applied()).collect()
+    }
+
+    /// An app's requests since this proxy began; `None` where it had none, or isn't there.
+    pub fn traffic(&self, app: &AppName) -> Option<Traffic> {
+        self.shared.table.app(app)?.traffic()
+    }
+
+    /// The requests of all apps as `OpenMetrics` text, for a page that Prometheus reads.
+    pub fn open_metrics(&self) -> String {
+        let mut apps: Vec<_> = self
+            .shared
+            .table
+            .all()
+            .iter()
+            .filter_map(|route| Some((route.app.clone(), route.traffic()?)))
+            .collect();
+        apps.sort_by(|(one, _), (other, _)| one.cmp(other));
+        traffic::open_metrics(&apps)
     }
 
     /// Routes as another proxy says they are, before anything else does.

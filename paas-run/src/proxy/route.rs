@@ -5,15 +5,17 @@
 //! removed, and a drain misses nobody.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use http::StatusCode;
 use paas_core::{AppName, AppRoutes, Backend, Error, ErrorCode, Result, RouteState};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::backend::{Claim, Upstream};
 use super::fault::Fault;
+use super::traffic::{Counters, Traffic};
 
 /// The routes of one app, over all its lives.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Route {
     swapped: Notify,
     /// Told when a removed backend has nothing in flight any more.
     drained: Arc<Notify>,
+    /// Made with the first request: of many apps most have none for long.
+    counters: OnceLock<Counters>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +59,7 @@ impl Route {
             turn: AtomicUsize::new(0),
             swapped: Notify::new(),
             drained: Arc::default(),
+            counters: OnceLock::new(),
         }
     }
 
@@ -173,6 +178,20 @@ impl Route {
 
     pub(super) fn drained(&self) -> &Notify {
         &self.drained
+    }
+
+    /// A request has ended.
+    pub(super) fn count(&self, status: Option<StatusCode>, took: Duration, bytes: u64) {
+        self.counters.get_or_init(Counters::default).count(status, took, bytes);
+    }
+
+    /// What went through; `None` before the first request has ended.
+    pub(super) fn traffic(&self) -> Option<Traffic> {
+        let counters = self.counters.get()?;
+        let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
+        let in_flight =
+            set.upstreams.iter().chain(&set.removed).map(|upstream| upstream.in_flight() as u64).sum();
+        Some(counters.read(in_flight))
     }
 
     /// Every backend that may hold idle connections.

@@ -1,12 +1,13 @@
 //! Accepting connections, and ending them without cutting a request.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use paas_core::{Cancel, Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -22,6 +23,11 @@ use super::wire::Wire;
 
 /// The pause after an accept that failed for want of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many requests of one HTTP/2 connection are answered at a time.
+const STREAMS: u32 = 200;
+/// How many of them may be given up before they were looked at, and how many because of errors, until it is cut.
+const RESETS: (usize, usize) = (20, 1024);
 
 /// What connections are told when the listener stops.
 #[derive(Debug, Clone, Default)]
@@ -144,13 +150,14 @@ async fn connection(shared: Arc<Shared>, stream: impl Stream, peer: Arc<Peer>, s
     // Tokens of its own: polling a shared one would take a lock that all connections share.
     let (gently, now) = (stops.gently.child_token(), stops.now.child_token());
     let serving = async {
-        let rest = if shared.config.short_way {
-            plain::serve(&shared, stream, &peer, &gently).await
-        } else {
-            Some(Rest { stream, input: Vec::new() })
-        };
-        if let Some(Rest { stream, input }) = rest {
-            with_hyper(&shared, Rewound::new(stream, input), &peer, &gently).await;
+        if let Some(Rest { stream, input }) = plain::serve(&shared, stream, &peer, &gently).await {
+            let is_http2 = input.starts_with(PREFACE);
+            let wire = Wire::new(Rewound::new(stream, input), Arc::clone(&peer), shared.config.idle);
+            if is_http2 {
+                with_http2(&shared, wire, &peer, &gently).await;
+            } else {
+                with_http1(&shared, wire, &peer, &gently).await;
+            }
         }
     };
     // Before what is being served is dropped, or nobody would know why.
@@ -165,17 +172,55 @@ async fn connection(shared: Arc<Shared>, stream: impl Stream, peer: Arc<Peer>, s
     }
 }
 
+/// How HTTP/2 begins, up to where no other version goes on alike.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
 /// Answers requests of every kind.
-async fn with_hyper(shared: &Arc<Shared>, stream: impl Stream, peer: &Arc<Peer>, gently: &CancellationToken) {
+async fn with_http1(
+    shared: &Arc<Shared>,
+    wire: Wire<impl Stream>,
+    peer: &Arc<Peer>,
+    gently: &CancellationToken,
+) {
+    let config = &shared.config;
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.config.header_timeout)
-        .max_header_size(shared.config.header_bytes)
-        .max_buf_size(shared.config.buffer().max(shared.config.header_bytes));
-    let wire = Wire::new(stream, Arc::clone(peer), shared.config.idle);
+        .header_read_timeout(config.header_timeout)
+        .max_header_size(config.header_bytes)
+        .max_buf_size(config.buffer().max(config.header_bytes));
     let service = service_fn(|request| Arc::clone(shared).answer(Arc::clone(peer), request));
     let serving = server.serve_connection(TokioIo::new(wire), service).with_upgrades();
+    drive(serving, gently, http1::UpgradeableConnection::graceful_shutdown).await;
+}
+
+/// Answers requests that share a connection, up to the usual limits against those who make and drop them by the thousand.
+async fn with_http2(
+    shared: &Arc<Shared>,
+    wire: Wire<impl Stream>,
+    peer: &Arc<Peer>,
+    gently: &CancellationToken,
+) {
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESETS.0)
+        .max_local_error_reset_streams(RESETS.1)
+        .max_header_list_size(u32::try_from(shared.config.header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(shared.config.idle)
+        .max_send_buf_size(shared.config.buffer());
+    let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
+    let service = service_fn(move |request| Arc::clone(&shared).answer(Arc::clone(&peer), request));
+    let serving = server.serve_connection(TokioIo::new(wire), service);
+    drive(serving, gently, http2::Connection::graceful_shutdown).await;
+}
+
+/// Serves until the connection ends; gently, once it is told to.
+async fn drive<C>(serving: C, gently: &CancellationToken, shut_down: fn(Pin<&mut C>))
+where
+    C: Future<Output = hyper::Result<()>>,
+{
     let mut serving = std::pin::pin!(serving);
     let mut told = std::pin::pin!(gently.cancelled());
     let mut stopping = false;
@@ -185,7 +230,7 @@ async fn with_hyper(shared: &Arc<Shared>, stream: impl Stream, peer: &Arc<Peer>,
             ended = serving.as_mut() => break ended,
             () = told.as_mut(), if !stopping => {
                 stopping = true;
-                serving.as_mut().graceful_shutdown();
+                shut_down(serving.as_mut());
             }
         }
     };

@@ -9,10 +9,12 @@ mod codes;
 mod conformance;
 mod framing;
 mod headers;
+mod http2;
 mod leave;
 mod stream;
 mod support;
 mod swap;
 #[cfg(feature = "tls")]
 mod tls;
+mod traffic;
 mod tunnel;

@@ -10,6 +10,7 @@ use super::field::{Field, line, number};
 use crate::proxy::access::Record;
 use crate::proxy::client::Peer;
 use crate::proxy::headers::{VIA_NAME, is_id, name_of};
+use crate::proxy::serve::PREFACE;
 use crate::proxy::{Shared, ids};
 
 /// What the bytes are that a client has sent.
@@ -61,6 +62,12 @@ struct Found<'a> {
 /// anything, whole lines, and a body that has come already. Whoever wants to add to that must be sure that every server
 /// reads it alike.
 pub(super) fn read(input: &[u8], shared: &Arc<Shared>, peer: &Arc<Peer>, out: &mut Vec<u8>) -> Seen {
+    if input.len() < PREFACE.len() && PREFACE.starts_with(input) {
+        return Seen::Part;
+    }
+    if !shared.config.short_way {
+        return Seen::Other;
+    }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut head = Request::new(&mut []);
     let parsed = ParserConfig::default().parse_request_with_uninit_headers(&mut head, input, &mut fields);
