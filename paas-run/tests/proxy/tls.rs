@@ -9,6 +9,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use paas_core::testkit::ManualClock;
 use paas_core::{Clock, ErrorCode, RouteState};
 use paas_run::proxy::tls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
@@ -55,13 +59,24 @@ pub(crate) async fn connect(
     host: &'static str,
     trusted: &Path,
 ) -> io::Result<TlsStream<TcpStream>> {
+    connect_for(at, host, trusted, &[]).await
+}
+
+/// Connects to speak one of these.
+async fn connect_for(
+    at: SocketAddr,
+    host: &'static str,
+    trusted: &Path,
+    protocols: &[&str],
+) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(at).await?;
     within(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host).unwrap(), stream)).await
 }
@@ -82,6 +97,20 @@ async fn a_host_with_a_route_is_served_over_https_and_its_app_is_told_so() {
     assert!(answer.contains("x-forwarded-proto: https\r\n"), "{answer}");
     assert!(answer.contains(&format!("x-forwarded-port: {}\r\n", secure.address.port())), "{answer}");
     assert!(secure.world.logged("at=info").await.contains("protocol=https"));
+}
+
+#[tokio::test]
+async fn a_client_that_offers_http2_gets_it() {
+    let secure = Secure::serving(&[echo().await]).await;
+    let trusted = secure.folder.path().join("ca.pem");
+    let stream = connect_for(secure.address, "hello.test", &trusted, &["h2", "http/1.1"]).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut client, connection) =
+        within(http2::handshake(TokioExecutor::new(), TokioIo::new(stream))).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("https://hello.test/").body(Empty::<Bytes>::new()).unwrap();
+    let answer = within(client.send_request(request)).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
 }
 
 #[tokio::test]

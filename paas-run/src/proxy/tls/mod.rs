@@ -70,7 +70,7 @@ impl Handshakes {
             .map_err(failed)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ByHost { shared, certificates }));
-        config.alpn_protocols = vec![b"http/1.1".to_vec(), CHALLENGE.to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), CHALLENGE.to_vec()];
         config.ticketer = ring::Ticketer::new().map_err(failed)?;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
