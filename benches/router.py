@@ -182,8 +182,9 @@ def load(address, seconds, options):
         return requests / seconds, float("nan"), requests, bad
     host = ("-H", "Host: bench.localhost")
     out = run("wrk", "-t1", f"-c{options.connections}", f"-d{seconds}s", "--latency", *host, url)
-    number, unit = re.search(r"(?m)^\s+99%\s+([\d.]+)(us|ms|s)$", out).groups()
-    p99 = float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+    # wrk has no number where no answer came whole within its time
+    p99 = re.search(r"(?m)^\s+99%\s+([\d.]+)(us|ms|s)$", out)
+    p99 = float(p99[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p99[2]] if p99 else float("nan")
     bad = "; ".join(re.findall(r"Socket errors.*|Non-2xx.*", out))
     rate, requests = (re.search(what, out)[1] for what in (r"Requests/sec:\s+([\d.]+)", r"(\d+) requests in"))
     return float(rate), p99, int(requests), bad
@@ -206,6 +207,7 @@ def main():
         sys.exit("first: cargo build --release --example proxy")
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(prefix="router-bench-", dir=memory) as folder:
+        os.chmod(folder, 0o755)  # nginx's workers are another user
         measure(options, pathlib.Path(folder))
 
 
