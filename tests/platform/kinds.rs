@@ -276,7 +276,7 @@ fn databases(client: &Client, url: &str) -> usize {
 
 #[test]
 fn whatever_is_under_way_when_the_platform_is_killed_is_carried_out_once() {
-    let rounds = rounds(30);
+    let rounds = rounds(35);
     let mut game = Game::new();
     // Each kind once in peace: how long it usually takes.
     let mut usual = BTreeMap::new();
