@@ -142,6 +142,16 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
 }
 
+/// A world whose HTTPS is where the authority looks for it.
+async fn served(authority: &Authority) -> (World, Acme, SocketAddr) {
+    let world = World::serving(&[echo().await], |_| {}).await;
+    let acme = Acme::open(authority.options(), clock()).unwrap();
+    let (at, https) = (authority.https.local_addr().unwrap(), authority.listener());
+    let (proxy, cancel, certificates) = (world.proxy.clone(), world.cancel.clone(), Arc::new(acme.clone()));
+    tokio::spawn(async move { proxy.serve_tls(https, certificates, cancel).await });
+    (world, acme, at)
+}
+
 async fn status(acme: &Acme, so: impl Fn(&HostStatus) -> bool) -> HostStatus {
     within(async {
         loop {
@@ -157,12 +167,7 @@ async fn status(acme: &Acme, so: impl Fn(&HostStatus) -> bool) -> HostStatus {
 #[tokio::test]
 async fn a_host_of_a_route_gets_a_certificate_of_the_authority_when_somebody_comes_and_keeps_it() {
     let Some(authority) = Authority::start().await else { return };
-    let world = World::serving(&[echo().await], |_| {}).await;
-    let acme = Acme::open(authority.options(), clock()).unwrap();
-    let at = authority.https.local_addr().unwrap();
-    let https = authority.listener();
-    let (proxy, cancel, certificates) = (world.proxy.clone(), world.cancel.clone(), Arc::new(acme.clone()));
-    tokio::spawn(async move { proxy.serve_tls(https, certificates, cancel).await });
+    let (world, acme, at) = served(&authority).await;
     let (runs, cancel) = (acme.clone(), world.cancel.clone());
     let runs = tokio::spawn(async move { runs.run(cancel).await });
 
@@ -215,12 +220,7 @@ async fn a_host_that_the_authority_does_not_find_here_is_told_why_and_tried_agai
 #[tokio::test]
 async fn names_that_no_route_has_are_never_ordered() {
     let Some(authority) = Authority::start().await else { return };
-    let world = World::serving(&[echo().await], |_| {}).await;
-    let acme = Acme::open(authority.options(), clock()).unwrap();
-    let at = authority.https.local_addr().unwrap();
-    let https = authority.listener();
-    let (proxy, cancel, certificates) = (world.proxy.clone(), world.cancel.clone(), Arc::new(acme.clone()));
-    tokio::spawn(async move { proxy.serve_tls(https, certificates, cancel).await });
+    let (world, acme, at) = served(&authority).await;
     let own = authority.folder.path().join("own.pem");
     connect(at, "somebody-else.test", &own).await.unwrap_err();
     assert_eq!(acme.status(), []);

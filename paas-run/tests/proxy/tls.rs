@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use paas_core::testkit::ManualClock;
-use paas_core::{Clock, ErrorCode, RouteState};
+use paas_core::{AppId, AppRoutes, Clock, ErrorCode, RouteState, Router as _};
 use paas_run::proxy::tls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use paas_run::proxy::tls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use paas_run::proxy::tls::{Authority, Certificates as _};
@@ -118,6 +119,20 @@ async fn a_host_without_a_route_gets_no_certificate() {
     let secure = Secure::serving(&[echo().await]).await;
     let refused = secure.connect("nobody.test").await.unwrap_err();
     assert!(refused.to_string().contains("AccessDenied"), "{refused}");
+}
+
+#[tokio::test]
+async fn hosts_below_a_wildcard_share_one_certificate() {
+    let secure = Secure::serving(&[echo().await]).await;
+    let mut routes = AppRoutes::new("wild".parse().unwrap(), AppId::new(), 1);
+    routes.domains = vec!["*.wild.test".parse().unwrap()];
+    secure.world.proxy.apply(&secure.world.context(), &routes).await.unwrap();
+    let mut seen = BTreeSet::new();
+    for host in ["one.wild.test", "two.wild.test"] {
+        let stream = secure.connect(host).await.unwrap();
+        seen.insert(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec());
+    }
+    assert_eq!(seen.len(), 1);
 }
 
 #[tokio::test]

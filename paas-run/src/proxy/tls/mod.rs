@@ -35,7 +35,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Where the certificates of hosts come from.
 pub trait Certificates: fmt::Debug + Send + Sync + 'static {
-    /// The certificate chain and key for this host, which is in lower case and has a route.
+    /// The certificate chain and key for this host, which is in lower case and has a route; `*.example.com` where a wildcard
+    /// leads to the host and no route names it.
     ///
     /// # Behavior
     /// It is asked in the middle of a handshake, on a thread that serves others: it answers from memory or computes for
@@ -103,8 +104,13 @@ impl ResolvesServerCert for ByHost {
             return self.certificates.challenge(&host);
         }
         self.shared.table.find(&host)?;
+        if !self.shared.table.names(&host) {
+            // One for all below the wildcard: there is no end to their names.
+            let (_, parent) = host.split_once('.')?;
+            return self.certificates.find(&format!("*.{parent}"));
+        }
         let found = self.certificates.find(&host);
-        if found.is_none() && self.shared.table.names(&host) {
+        if found.is_none() {
             self.certificates.missing(&host);
         }
         found
