@@ -19,6 +19,8 @@ mod connect;
 mod errors;
 pub mod label;
 mod platform;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use bollard;
 pub use connect::{Docker, DockerConfig};

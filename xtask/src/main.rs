@@ -1,5 +1,6 @@
 //! The repo's commands: `cargo xtask`.
 
+mod docker;
 mod features;
 mod fuzz;
 mod leftovers;

@@ -4,6 +4,7 @@ use std::path::Path;
 #[expect(clippy::disallowed_types, reason = "a command for people that says how long each part took")]
 use std::time::Instant;
 
+use crate::docker::Daemon;
 use crate::leftovers::Scratch;
 use crate::run::{CARGO, Counts, NEXTEST, cargo};
 use crate::{features, fuzz, tools};
@@ -63,12 +64,16 @@ fn tests(root: &Path, all: &[&str], parts: &mut Parts) -> Counts {
             return total;
         }
     };
+    let docker = Daemon::start(root, scratch.dir());
     let mut count = |name, closing, arguments: &[&str], fuzz_seconds: &str| {
         parts.count(name, &mut total, || {
             let mut run = cargo(root, &[arguments, all].concat()).env("TMPDIR", scratch.dir());
             if name == "fuzz" && std::env::var_os("PAAS_SEED").is_none() {
                 // A change is judged by the same inputs as the one before it; `cargo xtask fuzz` looks for new ones.
                 run = run.env("PAAS_SEED", "1");
+            }
+            if let Some(docker) = &docker {
+                run = run.env("PAAS_TEST_DOCKER", docker.host());
             }
             run.env("PAAS_FUZZ_SECONDS", fuzz_seconds).run_counting(closing)
         });
@@ -84,6 +89,7 @@ fn tests(root: &Path, all: &[&str], parts: &mut Parts) -> Counts {
         count("tests and doctests", CARGO, &["test", "--no-fail-fast"], none);
         count("fuzz", CARGO, &["test", "--no-fail-fast", "--test", "targets"], &some);
     }
+    drop(docker);
     parts.check("nothing left behind", || {
         let left = scratch.clear(root);
         for process in &left {

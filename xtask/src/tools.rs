@@ -51,6 +51,25 @@ const TOOLS: &[Tool] = &[
         },
         packages: &["pebble"],
     },
+    Tool {
+        name: "Docker",
+        there: |root| {
+            answers(root, "dockerd", &["--version"])
+                && answers(root, "iptables-save", &["--version"])
+                && answers(root, "ip", &["-V"])
+        },
+        packages: &["docker.io", "iptables", "iproute2"],
+    },
+    Tool {
+        name: "a registry of images",
+        there: |root| answers(root, "docker-registry", &["--version"]),
+        packages: &["docker-registry"],
+    },
+    Tool {
+        name: "a static busybox",
+        there: |root| answers(root, "/bin/busybox", &["--list"]),
+        packages: &["busybox-static"],
+    },
     Tool { name: "mkfs.ext4", there: |root| answers(root, "mkfs.ext4", &["-V"]), packages: &["e2fsprogs"] },
     Tool { name: "PostgreSQL server", there: |_| has_postgres(), packages: &["postgresql"] },
 ];
