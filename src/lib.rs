@@ -10,6 +10,7 @@
 //! | `local`, `sqlite`, `process`, `proxy`, `git`, `directory`, `tarball`, `buildpack`, `postgres` | on by default: a platform on one machine, `postgres` being the add-on |
 //! | `store-postgres` | [`store`]`::PostgresStore`: the engine's state in PostgreSQL, for several engines at once |
 //! | `blobs-s3` | `S3Blobs`: sources and slugs in an object store, for engines on several machines |
+//! | `docker` | [`build`]`::DockerfileBuilder`; `docker::Docker` is the way to the daemon |
 //! | `testkit` | conformance suites, fakes that count their effects, a store that cuts the power |
 
 #[cfg(feature = "local")]
@@ -33,6 +34,12 @@ pub mod run {
 #[cfg(feature = "postgres")]
 pub mod addons {
     pub use paas_addons::*;
+}
+
+/// One Docker daemon as a platform sees it.
+#[cfg(feature = "docker")]
+pub mod docker {
+    pub use paas_docker::*;
 }
 
 /// How hostile commands are kept apart.

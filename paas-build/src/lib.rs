@@ -15,6 +15,7 @@
 //! | [`Source`](paas_core::Source) | [`TarballSource`]: a file or an http(s) URL | `tarball` |
 //! | [`Source`](paas_core::Source) | [`GitSource`]: a commit of a repository | `git` |
 //! | [`Builder`](paas_core::Builder) | [`BuildpackBuilder`]: Heroku's classic buildpack API | `buildpack` |
+//! | [`Builder`](paas_core::Builder) | [`DockerfileBuilder`]: the app's own `Dockerfile`, by a Docker daemon | `docker` |
 //!
 //! [`GitReceive`] receives `git push` and runs the deploy inside it: the push is accepted if and only if its release
 //! went live.
@@ -25,6 +26,8 @@
 pub mod app_json;
 #[cfg(feature = "buildpack")]
 mod buildpack;
+#[cfg(feature = "docker")]
+mod dockerfile;
 mod file;
 /// Entries for fuzzing, no part of the interface.
 #[cfg(feature = "fuzzing")]
@@ -41,6 +44,8 @@ mod source;
 
 #[cfg(feature = "buildpack")]
 pub use buildpack::{BuildpackBuilder, BuildpackConfig};
+#[cfg(feature = "docker")]
+pub use dockerfile::{DockerfileBuilder, DockerfileConfig, Registries};
 #[cfg(feature = "git")]
 pub use receive::{GitReceive, GitRepos, ReceiveBody, ReceiveOptions};
 #[cfg(feature = "directory")]

@@ -26,3 +26,7 @@ pub const RECORD: &str = "paas.record";
 pub const ARTIFACT: &str = "paas.artifact";
 /// The workflow that made it.
 pub const WORKFLOW: &str = "paas.workflow";
+/// The digest of the source that an image was built of.
+pub const SOURCE: &str = "paas.source";
+/// The commit that an image was built of, under the name that everybody knows.
+pub const REVISION: &str = "org.opencontainers.image.revision";

@@ -1,0 +1,188 @@
+//! What a build may copy from: the checkout without what `.dockerignore` names, as a tar stream that is made while it
+//! is sent. The same tree gives the same bytes, whenever it was checked out.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use paas_core::{Error, Result, blocking};
+use tar::{EntryType, Header, HeaderMode};
+use tokio::sync::mpsc;
+
+use super::daemon::Body;
+use super::ignored::Ignored;
+use crate::file::read_small;
+
+/// The time of all files, in seconds since 1970: the first day that every format can hold.
+const EPOCH: u64 = 315_532_800;
+/// Sent at once, in bytes.
+const CHUNK: usize = 64 * 1024;
+/// A larger `.dockerignore` is a mistake, in bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// A context to be sent.
+#[derive(Debug)]
+pub(super) struct BuildContext {
+    dir: PathBuf,
+    dockerfile: String,
+    ignored: Ignored,
+    /// Lines of `.dockerignore` that are no patterns.
+    pub(super) wrong: Vec<String>,
+}
+
+impl BuildContext {
+    /// Of this folder, with the `Dockerfile` at this path. A file beside it that is called as it and `.dockerignore` goes
+    /// before the folder's own, as with Docker.
+    pub(super) fn of(dir: &Path, dockerfile: &str) -> Result<Self> {
+        let beside = format!("{dockerfile}.dockerignore");
+        let text = match read_small(dir, &beside, MAX_BYTES)? {
+            Some(text) => Some(text),
+            None => read_small(dir, ".dockerignore", MAX_BYTES)?,
+        };
+        let (ignored, wrong) = Ignored::parse(&String::from_utf8_lossy(&text.unwrap_or_default()));
+        Ok(Self { dir: dir.to_owned(), dockerfile: dockerfile.to_owned(), ignored, wrong })
+    }
+
+    /// As a request's body; the other part makes it, and must run beside the request.
+    pub(super) fn body(self) -> (Body, impl Future<Output = Result<()>> + Send) {
+        let (sender, mut receiver) = mpsc::channel(4);
+        let chunks = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        let packing = blocking(move || {
+            let shown = self.dir.display().to_string();
+            match self.pack(Sending(sender.clone())) {
+                // The daemon wants no more of it, and says why.
+                Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                    // Half a context must not pass for a whole one; nobody may be there to be told.
+                    let _ = sender.blocking_send(Err(io::ErrorKind::Interrupted.into()));
+                    Err(Error::from_io(format!("can't send {shown} to Docker"), e))
+                }
+                _ => Ok(()),
+            }
+        });
+        (StreamBody::new(chunks).boxed_unsync(), packing)
+    }
+
+    fn pack(&self, to: Sending) -> io::Result<()> {
+        let mut tar = tar::Builder::new(BufWriter::with_capacity(CHUNK, to));
+        tar.mode(HeaderMode::Deterministic);
+        self.folder(&mut tar, Path::new(""))?;
+        tar.into_inner()?.flush()
+    }
+
+    fn folder(&self, tar: &mut tar::Builder<impl Write>, within: &Path) -> io::Result<()> {
+        let mut entries = fs::read_dir(self.dir.join(within))?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = within.join(entry.file_name());
+            let kind = entry.file_type()?;
+            // The daemon needs the Dockerfile, also where the app leaves it out of what it copies.
+            let leads_to_it = Path::new(&self.dockerfile).starts_with(&path);
+            let out = self.ignored.leaves_out(&path) && Path::new(&self.dockerfile) != path;
+            if kind.is_dir() {
+                if !out {
+                    tar.append_data(&mut header(EntryType::Directory, 0, 0o755), &path, io::empty())?;
+                }
+                if !out || leads_to_it || !self.ignored.is_final() {
+                    self.folder(tar, &path)?;
+                }
+                continue;
+            }
+            if out {
+                continue;
+            }
+            if kind.is_symlink() {
+                let to = fs::read_link(entry.path())?;
+                tar.append_link(&mut header(EntryType::Symlink, 0, 0o777), &path, to)?;
+            } else if kind.is_file() {
+                let file = fs::File::open(entry.path())?;
+                let meta = file.metadata()?;
+                let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
+                tar.append_data(&mut header(EntryType::Regular, meta.len(), mode), &path, file)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn header(kind: EntryType, size: u64, mode: u32) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(EPOCH);
+    header
+}
+
+/// Hands over to the request.
+struct Sending(mpsc::Sender<io::Result<Frame<Bytes>>>);
+
+impl Write for Sending {
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        let frame = Frame::data(Bytes::copy_from_slice(content));
+        self.0.blocking_send(Ok(frame)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(content.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    async fn packed(dir: &Path, dockerfile: &str) -> Vec<u8> {
+        let (body, packing) = BuildContext::of(dir, dockerfile).unwrap().body();
+        let (body, packing) = tokio::join!(body.collect(), packing);
+        packing.unwrap();
+        body.unwrap().to_bytes().to_vec()
+    }
+
+    fn names(tar: &[u8]) -> BTreeMap<String, u32> {
+        let mut archive = tar::Archive::new(tar);
+        let entries = archive.entries().unwrap().map(Result::unwrap);
+        entries.map(|e| (e.path().unwrap().display().to_string(), e.header().mode().unwrap())).collect()
+    }
+
+    fn write(dir: &Path, path: &str, text: &str) {
+        fs::create_dir_all(dir.join(path).parent().unwrap()).unwrap();
+        fs::write(dir.join(path), text).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_dockerignore_names_is_not_sent_but_the_dockerfile_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["deploy/Dockerfile", "deploy/key", "node_modules/x/y", "src/a", "src/b.log"] {
+            write(dir.path(), path, "x");
+        }
+        write(dir.path(), ".dockerignore", "node_modules\ndeploy\n**/*.log\n");
+        let sent = packed(dir.path(), "deploy/Dockerfile").await;
+        let sent: Vec<_> = names(&sent).into_keys().collect();
+        assert_eq!(sent, [".dockerignore", "deploy/Dockerfile", "src", "src/a"]);
+    }
+
+    #[tokio::test]
+    async fn the_same_tree_gives_the_same_bytes() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (dir, order) in [(&one, ["a", "b"]), (&two, ["b", "a"])] {
+            for name in order {
+                write(dir.path(), name, name);
+            }
+            fs::set_permissions(dir.path().join("a"), fs::Permissions::from_mode(0o700)).unwrap();
+            std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        }
+        fs::set_permissions(two.path().join("a"), fs::Permissions::from_mode(0o755)).unwrap();
+        let (one, two) = (packed(one.path(), "Dockerfile").await, packed(two.path(), "Dockerfile").await);
+        assert!(one == two, "the same tree gives the same bytes");
+        assert_eq!(names(&one)["a"], 0o755);
+    }
+}
