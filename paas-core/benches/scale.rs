@@ -14,7 +14,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use paas_core::store::{
@@ -25,13 +25,16 @@ use paas_core::testkit::postgres::PostgresServer;
 use paas_core::testkit::world::TestPlatform;
 use paas_core::{AppId, AppName, AppRoutes, KindName, OwnerId, Principal, SystemClock, WorkflowId};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 const ENGINES: [usize; 4] = [1, 2, 4, 8];
 /// How many workflows an engine works on at once.
 const AT_ONCE: usize = 16;
 const WORKFLOWS: usize = 500;
+/// How long an engine waits for a change before it looks again.
+const POLL: Duration = Duration::from_millis(50);
 /// What a deploy commits between its claim and its end.
 const CHECKPOINTS: usize = 9;
 const RELEASES: usize = 10;
@@ -147,36 +150,46 @@ async fn run(place: &Place, store: &Arc<dyn Store>, apps: usize, engines: usize,
         put(&WorkflowId::new().to_string(), &subject, QueueState::Queued)
     });
     write(store, queued.collect()).await;
-    let done = Arc::new(AtomicU64::new(0));
+    let done = Arc::new(AtomicUsize::new(0));
     let mut stores = Vec::new();
     for _ in 0..engines {
         stores.push(place.open().await);
     }
     let began = Instant::now();
-    let mut tasks = JoinSet::new();
+    let mut engines = JoinSet::new();
     for store in stores {
-        let owner = OwnerId::new();
-        for _ in 0..AT_ONCE {
+        engines.spawn(engine(store, done.clone(), checkpoints));
+    }
+    while let Some(engine) = engines.join_next().await {
+        engine.unwrap();
+    }
+    WORKFLOWS as f64 / began.elapsed().as_secs_f64()
+}
+
+/// Claims as an engine's dispatcher does: one claim at a time, and when there is nothing, it waits for a change.
+async fn engine(store: Arc<dyn Store>, done: Arc<AtomicUsize>, checkpoints: usize) {
+    let request = ClaimRequest::new(OwnerId::new(), Duration::from_secs(600), vec![(kind(), 1)]);
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let mut changes = store.queue_changes();
+    let mut tasks = JoinSet::new();
+    while done.load(Ordering::Relaxed) < WORKFLOWS {
+        let slot = slots.clone().acquire_owned().await.unwrap();
+        changes.mark_unchanged();
+        if let Some(row) = store.claim(&request).await.unwrap() {
             let (store, done) = (store.clone(), done.clone());
             tasks.spawn(async move {
-                let request = ClaimRequest::new(owner, Duration::from_secs(600), vec![(kind(), 1)]);
-                while done.load(Ordering::Relaxed) < WORKFLOWS as u64 {
-                    match store.claim(&request).await.unwrap() {
-                        Some(row) => {
-                            work(&store, row, checkpoints).await;
-                            done.fetch_add(1, Ordering::Relaxed);
-                        }
-                        // Others' apps are busy.
-                        None => tokio::time::sleep(Duration::from_millis(1)).await,
-                    }
-                }
+                work(&store, row, checkpoints).await;
+                done.fetch_add(1, Ordering::Relaxed);
+                drop(slot);
             });
+        } else {
+            // The last one ends while nobody writes any more.
+            let _ = timeout(POLL, changes.changed()).await;
         }
     }
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
     }
-    WORKFLOWS as f64 / began.elapsed().as_secs_f64()
 }
 
 async fn work(store: &Arc<dyn Store>, row: Row, checkpoints: usize) {

@@ -4,6 +4,7 @@
 //! The engine owns the meaning, the store owns the guarantees; so a store is small, all stores can be
 //! compared with each other, and no logic is written twice.
 
+mod changes;
 mod memory;
 #[cfg(feature = "store-postgres")]
 mod postgres;
@@ -132,6 +133,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Wakes up after commits, leases that were given back and other changes, made here or elsewhere. A hint:
     /// the number means nothing, and readers look for themselves also when nobody calls.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// Wakes up after those changes after which something may be claimable sooner than [`Store::next_due`] said. A hint, as
+    /// [`Store::changes`], which it is where a store can't tell one from the other. An engine writes some ten checkpoints
+    /// for each workflow that it claims: without this every engine would ask for work after each checkpoint of all.
+    fn queue_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes()
+    }
 }
 
 const _: fn(&dyn Store) = |_| {};

@@ -14,7 +14,7 @@ use crate::{CancelReason, Result, Workflow};
 /// Claims until the engine shuts down.
 pub(crate) async fn dispatch(inner: Arc<Inner>) {
     let slots = Arc::new(Semaphore::new(inner.options.concurrency));
-    let mut changes = inner.store.changes();
+    let mut changes = inner.store.queue_changes();
     let kinds = inner.kinds.keys().cloned().collect();
     let request = ClaimRequest::new(inner.owner, inner.options.lease, kinds);
     loop {

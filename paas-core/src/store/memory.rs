@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use self::queue::{Queue, due};
 use self::rows::Rows;
+use super::changes::{Change, Changes};
 use super::{
     ClaimRequest, EventRow, Fence, ListQuery, QueueState, Queued, Row, Store, Table, Transaction, rules,
     turn_lease,
@@ -24,13 +25,13 @@ use crate::{Clock, Result};
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    changes: watch::Sender<u64>,
+    changes: Changes,
 }
 
 impl MemoryStore {
     /// An empty store, whose leases end by this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default(), changes: watch::Sender::new(0) }
+        Self { clock, state: Mutex::default(), changes: Changes::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -40,10 +41,6 @@ impl MemoryStore {
 
     fn now(&self) -> DateTime<Utc> {
         rules::rounded(self.clock.now())
-    }
-
-    fn changed(&self) {
-        self.changes.send_modify(|n| *n = n.wrapping_add(1));
     }
 }
 
@@ -211,9 +208,9 @@ impl State {
 #[async_trait]
 impl Store for MemoryStore {
     async fn commit(&self, transaction: Transaction) -> Result<u64> {
-        let now = self.now();
+        let (now, change) = (self.now(), Change::of(&transaction));
         let newest = self.state().commit(transaction, now)?;
-        self.changed();
+        self.changes.tell(change);
         Ok(newest)
     }
 
@@ -245,7 +242,7 @@ impl Store for MemoryStore {
         if state.leases.get(name).is_some_and(|(holder, _)| holder == owner) {
             state.leases.remove(name);
             drop(state);
-            self.changed();
+            self.changes.tell(Change::Queue);
         }
         Ok(())
     }
@@ -265,6 +262,10 @@ impl Store for MemoryStore {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.changes.rows()
+    }
+
+    fn queue_changes(&self) -> watch::Receiver<u64> {
+        self.changes.queue()
     }
 }

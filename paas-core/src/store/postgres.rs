@@ -25,6 +25,7 @@ pub use self::options::PostgresOptions;
 use self::pool::Pool;
 use self::session::{Connector, Driver};
 use self::writer::{Call, Writer};
+use super::changes::{Change, Changes};
 use super::{ClaimRequest, EventRow, Fence, ListQuery, Row, Store, Table, Transaction};
 use crate::{Clock, Error, ErrorCode, Result};
 
@@ -45,7 +46,7 @@ pub struct PostgresStore {
     clock: Arc<dyn Clock>,
     pool: Pool,
     calls: mpsc::UnboundedSender<Call>,
-    changes: watch::Sender<u64>,
+    changes: Changes,
     /// Tells our own notifications from others'.
     me: String,
     _listener: Driver,
@@ -76,15 +77,14 @@ impl PostgresStore {
         let located = |e: Error| e.with("store", connector.place());
         let session = connector.open().await.map_err(located)?;
         schema::migrate(&connector, &session).await.map_err(located)?;
-        let (changes, mut heard) = watch::channel(0);
+        let changes = Changes::new();
+        let mut heard = changes.rows();
         let (me, channel) = (Uuid::new_v4().simple().to_string(), &connector.options.schema);
         let writer = Writer {
             connector: connector.clone(),
             changes: changes.clone(),
-            begin: format!(
-                "BEGIN; SELECT pg_advisory_xact_lock(hashtext('paas commit'), hashtext('{channel}'));
-                 SELECT pg_notify('{channel}', '{me}')"
-            ),
+            channel: channel.clone(),
+            me: me.clone(),
             session: Some(session),
         };
         let (calls, waiting) = mpsc::unbounded_channel();
@@ -142,7 +142,7 @@ impl Store for PostgresStore {
     async fn unlease(&self, name: &str, owner: &str) -> Result<()> {
         let channel = &self.connector.options.schema;
         if queue::unlease(&self.pool, name, owner, channel, &self.me).await? {
-            self.changes.send_modify(|n| *n = n.wrapping_add(1));
+            self.changes.tell(Change::Queue);
         }
         Ok(())
     }
@@ -160,7 +160,11 @@ impl Store for PostgresStore {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.changes.rows()
+    }
+
+    fn queue_changes(&self) -> watch::Receiver<u64> {
+        self.changes.queue()
     }
 }
 

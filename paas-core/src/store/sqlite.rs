@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 pub use self::backup::StoreBackup;
 use self::writer::{Call, Job, Look};
+use super::changes::{Change, Changes};
 use super::{ClaimRequest, EventRow, Fence, ListQuery, Row, Store, Table, Transaction, rules};
 use crate::blocking;
 use crate::{Clock, Error, ErrorCode, Result};
@@ -36,7 +37,7 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
     jobs: mpsc::Sender<Box<dyn Job>>,
     readers: Arc<Mutex<Vec<Connection>>>,
-    changes: watch::Sender<u64>,
+    changes: Changes,
 }
 
 /// So many connections are kept for the next readers.
@@ -53,7 +54,7 @@ impl SqliteStore {
         let path = path.into();
         let connection = schema::open_and_migrate(&path).map_err(|e| located(e, &path))?;
         let (jobs, waiting) = mpsc::channel();
-        let changes = watch::Sender::new(0);
+        let changes = Changes::new();
         let told = changes.clone();
         let thread = std::thread::Builder::new().name("paas-store".into());
         thread
@@ -69,21 +70,27 @@ impl SqliteStore {
     /// # Errors
     /// `unavailable`, `disk_full`.
     pub async fn end_leases(&self) -> Result<()> {
-        self.write(true, queue::end_leases).await
+        self.write(Change::Queue, queue::end_leases).await
     }
 
     async fn write<T: Send + 'static>(
         &self,
-        wakes: bool,
+        change: Change,
         work: impl FnOnce(&Connection, DateTime<Utc>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let clock = self.clock.clone();
         // The time is asked for once the call is alone with the store, so that it never goes back between calls.
-        let (call, answer) = Call::new(move |c: &Connection| work(c, rules::rounded(clock.now())), wakes);
+        let (call, answer) = Call::new(move |c: &Connection| work(c, rules::rounded(clock.now())), change);
         let gone = || Error::new(ErrorCode::Internal, "the store's writer has ended");
         self.jobs.send(Box::new(call)).map_err(|_| gone())?;
         let result = answer.await.map_err(|_| gone())?;
         result.map_err(|e| located(e, &self.path))
+    }
+
+    /// Tells the writer that somebody listens: it may be asleep since nobody did. If it has ended, every call says so.
+    fn heard(&self, changes: watch::Receiver<u64>) -> watch::Receiver<u64> {
+        let _ = self.jobs.send(Box::new(Look));
+        changes
     }
 
     async fn read<T: Send + 'static>(
@@ -128,7 +135,7 @@ fn located(error: Error, path: &Path) -> Error {
 #[async_trait]
 impl Store for SqliteStore {
     async fn commit(&self, transaction: Transaction) -> Result<u64> {
-        self.write(true, move |c, now| commit::commit(c, transaction, now)).await
+        self.write(Change::of(&transaction), move |c, now| commit::commit(c, transaction, now)).await
     }
 
     async fn get(&self, table: Table, key: &str) -> Result<Option<Row>> {
@@ -143,22 +150,22 @@ impl Store for SqliteStore {
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Option<Row>> {
         let request = request.clone();
-        self.write(false, move |c, now| queue::claim(c, &request, now)).await
+        self.write(Change::Nothing, move |c, now| queue::claim(c, &request, now)).await
     }
 
     async fn renew(&self, fence: &Fence, ttl: Duration) -> Result<u64> {
         let fence = *fence;
-        self.write(false, move |c, now| queue::renew(c, &fence, ttl, now)).await
+        self.write(Change::Nothing, move |c, now| queue::renew(c, &fence, ttl, now)).await
     }
 
     async fn lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<bool> {
         let (name, owner) = (name.to_owned(), owner.to_owned());
-        self.write(false, move |c, now| queue::lease(c, &name, &owner, ttl, now)).await
+        self.write(Change::Nothing, move |c, now| queue::lease(c, &name, &owner, ttl, now)).await
     }
 
     async fn unlease(&self, name: &str, owner: &str) -> Result<()> {
         let (name, owner) = (name.to_owned(), owner.to_owned());
-        self.write(true, move |c, _| queue::unlease(c, &name, &owner)).await
+        self.write(Change::Queue, move |c, _| queue::unlease(c, &name, &owner)).await
     }
 
     async fn leased(&self, name: &str) -> Result<Option<String>> {
@@ -177,10 +184,11 @@ impl Store for SqliteStore {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        let changes = self.changes.subscribe();
-        // The writer may be asleep since nobody listened. If it has ended, every call says so.
-        let _ = self.jobs.send(Box::new(Look));
-        changes
+        self.heard(self.changes.rows())
+    }
+
+    fn queue_changes(&self) -> watch::Receiver<u64> {
+        self.heard(self.changes.queue())
     }
 }
 

@@ -168,6 +168,10 @@ impl Store for CutStore {
     fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes()
     }
+
+    fn queue_changes(&self) -> watch::Receiver<u64> {
+        self.inner.queue_changes()
+    }
 }
 
 #[cfg(test)]

@@ -4,16 +4,16 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket, tls::NoTlsStream};
 
 use super::session::Connector;
 use crate::Result;
+use crate::store::changes::{Change, Changes};
 
 /// Wakes those who look at `changes` whenever somebody but `me` tells of a change, and after each time that it may
 /// have missed one. Never ends.
-pub(super) async fn listen(connector: Arc<Connector>, me: String, changes: watch::Sender<u64>) {
+pub(super) async fn listen(connector: Arc<Connector>, me: String, changes: Changes) {
     let first = Duration::from_millis(50);
     let mut pause = first;
     loop {
@@ -40,7 +40,7 @@ async fn hear(
     mut connection: Connection<Socket, NoTlsStream>,
     channel: &str,
     me: &str,
-    changes: &watch::Sender<u64>,
+    changes: &Changes,
 ) -> Result<()> {
     let listen = format!("LISTEN {channel}");
     let mut listening = std::pin::pin!(client.batch_execute(&listen));
@@ -48,8 +48,7 @@ async fn hear(
     loop {
         tokio::select! {
             message = poll_fn(|cx| connection.poll_message(cx)) => match message {
-                Some(Ok(AsyncMessage::Notification(note))) if note.payload() == me => {}
-                Some(Ok(AsyncMessage::Notification(_))) => changes.send_modify(|n| *n = n.wrapping_add(1)),
+                Some(Ok(AsyncMessage::Notification(note))) => changes.tell(heard_of(note.payload(), me)),
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(e.into()),
                 None => return Ok(()),
@@ -58,8 +57,25 @@ async fn hear(
                 listens?;
                 heard = true;
                 // What was told before this moment was told to nobody here.
-                changes.send_modify(|n| *n = n.wrapping_add(1));
+                changes.tell(Change::Queue);
             }
         }
+    }
+}
+
+/// What follows the teller's name where only rows were changed.
+const ROWS: &str = " rows";
+
+/// How `me` tells of this change.
+pub(super) fn note(me: &str, change: Change) -> String {
+    format!("{me}{}", if change == Change::Rows { ROWS } else { "" })
+}
+
+/// What this note tells, to everybody but its teller.
+fn heard_of(note: &str, me: &str) -> Change {
+    match note.strip_suffix(ROWS) {
+        Some(teller) if teller != me => Change::Rows,
+        None if note != me => Change::Queue,
+        _ => Change::Nothing,
     }
 }

@@ -6,15 +6,17 @@
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, join_all};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::commit::{Batch, Found, Step};
 use super::error::{is_overtaken, lost};
+use super::listen::note;
 use super::rows;
 use super::session::{Connector, Session};
 use crate::store::Transaction;
+use crate::store::changes::{Change, Changes};
 use crate::{Error, ErrorCode, Result, Retry};
 
 /// More calls than this aren't made to wait for each other.
@@ -38,9 +40,10 @@ impl Call {
 
 pub(super) struct Writer {
     pub(super) connector: Arc<Connector>,
-    pub(super) changes: watch::Sender<u64>,
-    /// Takes the turn, and tells other engines once the transaction is over.
-    pub(super) begin: String,
+    pub(super) changes: Changes,
+    /// Where it tells other engines of what it changed, and as whom.
+    pub(super) channel: String,
+    pub(super) me: String,
     pub(super) session: Option<Session>,
 }
 
@@ -66,12 +69,21 @@ impl Writer {
                 waiting.drain(..).map(|call| (call.transaction, call.reply)).unzip();
             let answers = self.answer(&transactions).await;
             // Before anybody hears of it, so that whoever waits for a change has been told of it.
-            self.changes.send_modify(|n| *n = n.wrapping_add(1));
+            self.changes.tell(change(&transactions));
             for (answer, reply) in answers.into_iter().zip(replies) {
                 // Whoever doesn't wait any more doesn't want to know.
                 let _ = reply.send(answer);
             }
         }
+    }
+
+    /// Takes the turn, and tells other engines once the transaction is over.
+    fn begin(&self, change: Change) -> String {
+        let (channel, note) = (&self.channel, note(&self.me, change));
+        format!(
+            "BEGIN; SELECT pg_advisory_xact_lock(hashtext('paas commit'), hashtext('{channel}'));
+             SELECT pg_notify('{channel}', '{note}')"
+        )
     }
 
     async fn answer(&mut self, transactions: &[Transaction]) -> Vec<Result<u64>> {
@@ -111,7 +123,7 @@ impl Writer {
             let mut batch = Batch::new(&found);
             let answers: Vec<_> = transactions.iter().map(|transaction| batch.add(transaction)).collect();
             let (events, newest) = (batch.events() as u64, batch.newest());
-            match self.write(&session, batch.steps()).await {
+            match self.write(&session, batch.steps(), change(transactions.iter().copied())).await {
                 Ok(written) => {
                     self.session = Some(session);
                     let newest = written.unwrap_or(newest);
@@ -129,10 +141,16 @@ impl Writer {
     }
 
     /// Carries out the statements in a transaction and tells the newest event, where there is anything to do.
-    async fn write(&self, session: &Session, steps: Vec<Step>) -> Result<Option<u64>, Failed> {
+    async fn write(
+        &self,
+        session: &Session,
+        steps: Vec<Step>,
+        change: Change,
+    ) -> Result<Option<u64>, Failed> {
         if steps.is_empty() {
             return Ok(None);
         }
+        let begin = self.begin(change);
         let answers = session.within(async {
             let mut statements = Vec::with_capacity(steps.len());
             for step in &steps {
@@ -143,7 +161,7 @@ impl Writer {
                 Ok(Vec::new())
             };
             let mut sent: Vec<BoxFuture<'_, Result<Vec<Row>, tokio_postgres::Error>>> = Vec::new();
-            sent.push(Box::pin(batch(&self.begin)));
+            sent.push(Box::pin(batch(&begin)));
             for (step, statement) in steps.iter().zip(&statements) {
                 let values: Vec<&(dyn ToSql + Sync)> =
                     step.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
@@ -169,4 +187,9 @@ impl Writer {
         }
         Ok(newest)
     }
+}
+
+/// What these transactions change together.
+fn change<'a>(transactions: impl IntoIterator<Item = &'a Transaction>) -> Change {
+    transactions.into_iter().map(Change::of).max().unwrap_or(Change::Nothing)
 }

@@ -6,8 +6,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
+use crate::store::changes::{Change, Changes};
 use crate::{Error, ErrorCode, Result};
 
 /// More calls than this aren't made to wait for each other.
@@ -24,8 +25,8 @@ pub(super) trait Job: Send {
     /// What the work failed with.
     fn error(&self) -> Option<&Error>;
 
-    /// Tells the caller how the work went, or why its transaction didn't happen. Says whether readers should look.
-    fn answer(self: Box<Self>, ended: Result<(), &Error>) -> bool;
+    /// Tells the caller how the work went, or why its transaction didn't happen. Says what it changed.
+    fn answer(self: Box<Self>, ended: Result<(), &Error>) -> Change;
 }
 
 /// Some work with an answer.
@@ -33,14 +34,14 @@ pub(super) struct Call<T, W> {
     work: Option<W>,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
-    wakes: bool,
+    change: Change,
 }
 
 impl<T, W> Call<T, W> {
-    /// `wakes` says whether readers should look when it went well.
-    pub(super) fn new(work: W, wakes: bool) -> (Self, oneshot::Receiver<Result<T>>) {
+    /// `change` is what it changes when it goes well.
+    pub(super) fn new(work: W, change: Change) -> (Self, oneshot::Receiver<Result<T>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { work: Some(work), result: None, reply, wakes }, answer)
+        (Self { work: Some(work), result: None, reply, change }, answer)
     }
 }
 
@@ -55,17 +56,17 @@ impl<T: Send, W: FnOnce(&Connection) -> Result<T> + Send> Job for Call<T, W> {
         self.result.as_ref()?.as_ref().err()
     }
 
-    fn answer(self: Box<Self>, ended: Result<(), &Error>) -> bool {
+    fn answer(self: Box<Self>, ended: Result<(), &Error>) -> Change {
         let result = match (self.result, ended) {
             (Some(Err(own)), _) => Err(own),
             (Some(Ok(value)), Ok(())) => Ok(value),
             (_, Err(e)) => Err(copy(e)),
             (None, Ok(())) => Err(Error::new(ErrorCode::Internal, "the store's writer left a call out")),
         };
-        let wakes = self.wakes && result.is_ok();
+        let change = if result.is_ok() { self.change } else { Change::Nothing };
         // Whoever doesn't wait any more doesn't want to know.
         let _ = self.reply.send(result);
-        wakes
+        change
     }
 }
 
@@ -79,27 +80,21 @@ impl Job for Look {
         None
     }
 
-    fn answer(self: Box<Self>, _: Result<(), &Error>) -> bool {
-        false
+    fn answer(self: Box<Self>, _: Result<(), &Error>) -> Change {
+        Change::Nothing
     }
 }
 
 /// Writes until nobody can call any more.
-pub(super) fn run(
-    connection: &Connection,
-    jobs: &mpsc::Receiver<Box<dyn Job>>,
-    changes: &watch::Sender<u64>,
-) {
+pub(super) fn run(connection: &Connection, jobs: &mpsc::Receiver<Box<dyn Job>>, changes: &Changes) {
     let mut others = None;
     while let Some(first) = next(connection, jobs, changes, &mut others) {
         let mut waiting: VecDeque<_> = std::iter::once(first).chain(jobs.try_iter().take(MOST - 1)).collect();
-        let mut wake = false;
+        let mut change = Change::Nothing;
         while !waiting.is_empty() {
-            wake |= write_together(connection, &mut waiting);
+            change = change.max(write_together(connection, &mut waiting));
         }
-        if wake {
-            changes.send_modify(|n| *n = n.wrapping_add(1));
-        }
+        changes.tell(change);
     }
 }
 
@@ -107,11 +102,11 @@ pub(super) fn run(
 fn next(
     connection: &Connection,
     jobs: &mpsc::Receiver<Box<dyn Job>>,
-    changes: &watch::Sender<u64>,
+    changes: &Changes,
     others: &mut Option<i64>,
 ) -> Option<Box<dyn Job>> {
     loop {
-        if changes.receiver_count() == 0 {
+        if changes.unheard() {
             return jobs.recv().ok();
         }
         // It changes with others' commits only. A failed look is made up for by the next one.
@@ -120,7 +115,7 @@ fn next(
         if let Ok(seen) = seen
             && others.replace(seen) != Some(seen)
         {
-            changes.send_modify(|n| *n = n.wrapping_add(1));
+            changes.tell(Change::Queue);
         }
         match jobs.recv_timeout(LOOK) {
             Ok(job) => return Some(job),
@@ -131,8 +126,8 @@ fn next(
 }
 
 /// Carries out what waits in one transaction and answers each. Leaves over what came after a failure that
-/// undid the whole transaction. Says whether readers should look.
-fn write_together(connection: &Connection, waiting: &mut VecDeque<Box<dyn Job>>) -> bool {
+/// undid the whole transaction. Says what was changed.
+fn write_together(connection: &Connection, waiting: &mut VecDeque<Box<dyn Job>>) -> Change {
     let mut done: Vec<Box<dyn Job>> = Vec::with_capacity(waiting.len());
     let ended = match execute(connection, "BEGIN IMMEDIATE") {
         Err(e) => {
@@ -155,11 +150,8 @@ fn write_together(connection: &Connection, waiting: &mut VecDeque<Box<dyn Job>>)
         // Where even this fails, the next transaction can't begin and says so.
         let _ = execute(connection, "ROLLBACK");
     }
-    let mut wake = false;
-    for job in done {
-        wake |= job.answer(ended.as_ref().copied());
-    }
-    wake
+    let answers = done.into_iter().map(|job| job.answer(ended.as_ref().copied()));
+    answers.max().unwrap_or(Change::Nothing)
 }
 
 /// Undoes what `work` did if it fails, and only that.

@@ -74,4 +74,8 @@ impl Store for StormyStore {
     fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes()
     }
+
+    fn queue_changes(&self) -> watch::Receiver<u64> {
+        self.inner.queue_changes()
+    }
 }

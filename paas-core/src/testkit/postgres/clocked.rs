@@ -110,4 +110,8 @@ impl Store for ClockedStore {
     fn changes(&self) -> watch::Receiver<u64> {
         self.store.changes()
     }
+
+    fn queue_changes(&self) -> watch::Receiver<u64> {
+        self.store.queue_changes()
+    }
 }

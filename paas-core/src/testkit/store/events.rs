@@ -1,5 +1,13 @@
-use super::{World, sentences};
-use crate::store::{Expect, NewEvent, Table, Transaction};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{World, deploy, fence, sentences, standing};
+use crate::store::{Expect, NewEvent, QueueState, Table, Transaction};
+use crate::{OwnerId, WorkflowId};
+
+/// No hint takes this long.
+const WITHIN: Duration = Duration::from_secs(20);
 
 sentences![
     events_are_read_in_the_order_of_their_places,
@@ -9,6 +17,7 @@ sentences![
     old_events_are_forgotten_and_the_places_of_the_others_stay,
     a_commit_wakes_who_listens,
     a_lease_that_is_given_back_wakes_who_listens,
+    whatever_may_make_work_claimable_wakes_who_claims,
 ];
 
 async fn events_are_read_in_the_order_of_their_places(w: World) {
@@ -118,6 +127,34 @@ async fn a_lease_that_is_given_back_wakes_who_listens(w: World) {
     changes.mark_unchanged();
     w.store.unlease("a", "me").await.expect("giving back works");
     changes.changed().await.expect("the store is there");
+}
+
+async fn whatever_may_make_work_claimable_wakes_who_claims(w: World) {
+    let mut queue = w.store.queue_changes();
+    let mut woken = async |what: &str, change: Transaction| {
+        queue.mark_unchanged();
+        w.commit(change).await;
+        let woken = timeout(WITHIN, queue.changed()).await;
+        woken.unwrap_or_else(|_| panic!("{what} wakes who claims")).expect("the store is there");
+    };
+    let id = WorkflowId::new();
+    let with = |state| {
+        let mut entry = deploy("app");
+        entry.state = state;
+        standing(id, entry)
+    };
+    woken("a new workflow", Transaction::new().write(with(QueueState::Queued))).await;
+    let own = fence(&w.claim_row(OwnerId::new()).await.expect("it waits"));
+    let yields = Transaction::new().fenced(own).write(with(QueueState::Active).yielding());
+    woken("one that is given back", yields).await;
+    woken("one that a person brings forward", Transaction::new().write(with(QueueState::Active))).await;
+    let own = fence(&w.claim_row(OwnerId::new()).await.expect("it was given back"));
+    woken("the end of one", Transaction::new().fenced(own).write(with(QueueState::Ended))).await;
+    w.store.lease("turn/app", "me", super::TTL).await.expect("leasing works");
+    queue.mark_unchanged();
+    w.store.unlease("turn/app", "me").await.expect("giving back works");
+    let woken = timeout(WITHIN, queue.changed()).await;
+    woken.expect("a turn that is given back wakes who claims").expect("the store is there");
 }
 
 async fn bodies(w: &World, after: u64, subject: Option<&str>, limit: usize) -> Vec<String> {
