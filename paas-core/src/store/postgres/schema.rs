@@ -4,7 +4,8 @@ use super::session::{Connector, Session};
 use crate::{Error, ErrorCode, Result};
 
 /// In order; a new one is added at the end, and none is ever changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_ready.sql")];
 
 /// Brings the schema up to date. Any number of engines may do so at the same time: one does, the others wait.
 pub(super) async fn migrate(connector: &Connector, session: &Session) -> Result<()> {

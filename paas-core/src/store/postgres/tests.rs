@@ -1,14 +1,17 @@
 //! How much of the database the statements look at. The server comes from the testkit.
 #![cfg(feature = "testkit")]
 
-use super::session::{Connector, Session};
-use super::{PostgresOptions, queue, rows, schema};
-use crate::OwnerId;
-use crate::store::{ListQuery, QueueState, Table};
-use crate::testkit::postgres::PostgresServer;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A session on a store with 5,000 apps that each have a workflow running, one waiting and four that have ended, and one
-/// app with 5,000 that wait.
+use super::session::{Connector, Session};
+use super::{PostgresOptions, PostgresStore, queue, rows, schema};
+use crate::store::{ClaimRequest, ListQuery, QueueState, Store, Table};
+use crate::testkit::postgres::PostgresServer;
+use crate::{KindName, OwnerId, SystemClock, WorkflowId};
+
+/// A session on a store with 5,000 apps that each have a workflow running, one waiting and four that have ended, one app
+/// with 5,000 that wait, 5,000 apps whose first one is due later, and 5,000 whose first one is of an unknown kind.
 async fn crowded(server: &PostgresServer) -> Session {
     let options = PostgresOptions::default().schema(server.new_schema());
     let connector = Connector::new(&server.url(), options).unwrap();
@@ -20,10 +23,16 @@ async fn crowded(server: &PostgresServer) -> Session {
                 CASE WHEN n BETWEEN 20001 AND 25000 THEN 'other' END,
                 CASE WHEN n BETWEEN 20001 AND 25000 THEN clock() + 3600000000 END
             FROM generate_series(1, 35000) AS n;
+        INSERT INTO workflows (key, parent, rev, body, subject, kind, kind_version, state, not_before, place, fence)
+            SELECT 'later-' || n, 'p', 1, '{}', 'later-' || n, 'deploy', 1, 'queued', clock() + 3600000000, 50000 + n, 0
+            FROM generate_series(1, 5000) AS n;
+        INSERT INTO workflows (key, parent, rev, body, subject, kind, kind_version, state, place, fence)
+            SELECT 'newer-' || n, 'p', 1, '{}', 'newer-' || n, 'deploy', 2, 'queued', 60000 + n, 0
+            FROM generate_series(1, 5000) AS n;
         INSERT INTO rows SELECT 'releases', 'r' || n, 'p' || n % 5000, 1, '{}' FROM generate_series(1, 20000) AS n;
         INSERT INTO events SELECT n, 'app-' || n % 5000, '{}' FROM generate_series(1, 20000) AS n;
         INSERT INTO leases SELECT 'turn/app-' || n, 'x', clock() + 3600000000 + n FROM generate_series(1, 5000) AS n;
-        SELECT line_up(array_agg('app-' || n)) FROM generate_series(0, 4999) AS n;";
+        SELECT line_up(array_agg(DISTINCT subject)) FROM workflows WHERE state = 'queued';";
     session.client.batch_execute(fill).await.unwrap();
     session
 }
@@ -99,4 +108,37 @@ async fn lists_events_and_due_times_are_read_along_indexes() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn what_an_older_version_queued_is_claimed_in_order_once_its_schema_has_grown() {
+    let Some(server) = PostgresServer::shared().await else { return };
+    let name = server.new_schema();
+    let options = PostgresOptions::default().schema(name.clone());
+    let old = Connector::new(&server.url(), options.clone()).unwrap().open().await.unwrap();
+    // Left by an engine; behind it; two of a subject; one that is ripe, one that isn't.
+    let keys: Vec<String> = (0..6).map(|_| WorkflowId::new().to_string()).collect();
+    let fill = format!(
+        "CREATE SCHEMA {name}; CREATE TABLE paas_version AS SELECT 1::bigint AS schema; {};
+         INSERT INTO workflows (key, parent, rev, body, subject, kind, kind_version, state, not_before, place, fence, lease_until)
+         SELECT key, subject, 1, '{{}}', subject, 'deploy', 1, state, due, place, 0, lease FROM (VALUES
+            ('{}', 'busy', 'active', NULL, 1, 1), ('{}', 'busy', 'queued', NULL, 2, NULL),
+            ('{}', 'free', 'queued', NULL, 3, NULL), ('{}', 'free', 'queued', NULL, 4, NULL),
+            ('{}', 'ripe', 'queued', 1::bigint, 5, NULL), ('{}', 'late', 'queued', clock() + 3600000000, 6, NULL)
+         ) AS w (key, subject, state, due, place, lease);
+         SELECT line_up(ARRAY['busy', 'free', 'ripe', 'late'])",
+        schema::MIGRATIONS[0], keys[0], keys[1], keys[2], keys[3], keys[4], keys[5],
+    );
+    old.client.batch_execute(&fill).await.unwrap();
+    let store =
+        PostgresStore::connect_with(&server.url(), options, Arc::new(SystemClock::new())).await.unwrap();
+    let kinds = vec![(KindName::new("deploy").unwrap(), 1)];
+    let request = ClaimRequest::new(OwnerId::new(), Duration::from_secs(600), kinds);
+    let mut places = Vec::new();
+    while let Some(row) = store.claim(&request).await.unwrap() {
+        places.push(row.queue.unwrap().place);
+    }
+    assert_eq!(places, [1, 3, 5], "one of each subject");
+    let grown = "SELECT key FROM claim('of an older version', 1000000, ARRAY['deploy 1'])";
+    assert!(old.client.query(grown, &[]).await.unwrap().is_empty(), "an engine of before goes on asking");
 }
