@@ -1,26 +1,30 @@
 //! The steady state: what is live runs and is routed, at start and whenever something changes.
 //!
-//! A pass over an app holds the app's lease, so that of several engines one does it. Passes only ever speak of
+//! A pass over an app holds the app's lease, or the lease of a round over all, so that of several engines one does it. Passes only ever speak of
 //! the live release; what comes and goes during a roll-out is the workflow's business.
 
 mod limit;
 mod looks;
+mod rounds;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use tokio::sync::Semaphore;
 
 use self::limit::Calls;
 pub(crate) use self::looks::Looks;
 use self::looks::Pass;
+use self::rounds::rounds;
 use super::Inner;
 use super::ledger::{Ledger, put_routes};
 use crate::store::{Expect, Transaction};
 use crate::{
-    App, AppName, AppRoutes, Error, ErrorCode, EventKind, InstanceState, ReleaseId, Result, Subject,
+    App, AppName, AppRoutes, Error, ErrorCode, EventKind, InstanceState, ReleaseId, Result, RuntimeEvent,
+    Subject,
 };
 
 /// How many apps are looked at at once.
@@ -29,21 +33,30 @@ const AT_ONCE: u32 = 16;
 /// A pass that takes longer than this no longer counts as one of those at once: what hangs holds nobody up.
 const SLOW: Duration = Duration::from_secs(10);
 
+/// What keeps an engine from doing what another one does just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    /// The app's lease, held during the pass.
+    ByLease,
+    /// The round is this engine's: no app needs a lease of its own, which would be two writes for each in each round.
+    ByRound,
+}
+
 /// Reconciles until the engine shuts down.
 pub(crate) async fn reconcile(inner: Arc<Inner>) {
     let slots = Arc::new(Semaphore::new(AT_ONCE as usize));
-    let mut hints = inner.runtime.watch();
+    let hints = inner.runtime.watch();
     fill(&inner, &slots).await;
     inner.routed.send_replace(true);
-    everything(&inner, &slots).await;
-    // The hint is quick, the round is the truth.
-    let mut round = tokio::time::interval(inner.options.poll * 30);
-    round.tick().await;
+    // A long round holds no hint up.
+    tokio::join!(follow(&inner, &slots, hints), rounds(&inner, &slots));
+}
+
+async fn follow(inner: &Arc<Inner>, slots: &Arc<Semaphore>, mut hints: BoxStream<'static, RuntimeEvent>) {
     loop {
         tokio::select! {
             _ = inner.shutdown.cancelled() => return,
-            Some(event) = hints.next() => spawn_pass(&inner, &slots, event.app, Pass::Routes).await,
-            _ = round.tick() => everything(&inner, &slots).await,
+            Some(event) = hints.next() => spawn_pass(inner, slots, event.app, Pass::Routes, Alone::ByLease).await,
         }
     }
 }
@@ -61,7 +74,7 @@ async fn fill(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
         }
     };
     for routes in all {
-        spawn_pass(inner, slots, routes.app, Pass::Routes).await;
+        spawn_pass(inner, slots, routes.app, Pass::Routes, Alone::ByLease).await;
     }
     // Each is through, or hangs and has given its slot up.
     tokio::select! {
@@ -71,33 +84,7 @@ async fn fill(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
     }
 }
 
-async fn everything(inner: &Arc<Inner>, slots: &Arc<Semaphore>) {
-    let routed = inner
-        .ledger
-        .all_routes()
-        .await
-        .map(|all| all.into_iter().map(|routes| routes.app).collect::<BTreeSet<_>>());
-    let running = inner.look("the look for apps that run", inner.runtime.apps()).await;
-    let (mut names, running) = match (routed, running) {
-        (Ok(routed), Ok(running)) => (routed, running),
-        (routed, running) => {
-            for error in [routed.err(), running.err()].into_iter().flatten() {
-                tracing::warn!(error = %error, "can't look at all apps; trying again");
-            }
-            return;
-        }
-    };
-    names.extend(running);
-    inner.looks.keep_only(&names);
-    for name in names {
-        if inner.shutdown.is_cancelled() {
-            return;
-        }
-        spawn_pass(inner, slots, name, Pass::Whole).await;
-    }
-}
-
-async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName, what: Pass) {
+async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName, what: Pass, alone: Alone) {
     let Some(mut under_way) = inner.looks.begin(name.clone(), what) else { return };
     let slot = tokio::select! {
         _ = inner.shutdown.cancelled() => return,
@@ -107,7 +94,7 @@ async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName, w
     inner.tasks.clone().spawn(async move {
         let mut passes = std::pin::pin!(async {
             loop {
-                look(&inner, &name, what).await;
+                look(&inner, &name, what, alone).await;
                 match under_way.again() {
                     Some(again) => under_way = again,
                     None => return,
@@ -124,12 +111,12 @@ async fn spawn_pass(inner: &Arc<Inner>, slots: &Arc<Semaphore>, name: AppName, w
 impl Inner {
     /// Looks after an app at once.
     pub(crate) async fn look_after(&self, name: &AppName) {
-        look(self, name, Pass::Whole).await;
+        look(self, name, Pass::Whole, Alone::ByLease).await;
     }
 }
 
-async fn look(inner: &Inner, name: &AppName, what: Pass) {
-    let Err(error) = pass(inner, name, what).await else {
+async fn look(inner: &Inner, name: &AppName, what: Pass, alone: Alone) {
+    let Err(error) = pass(inner, name, what, alone).await else {
         if inner.looks.succeeded(name, what) {
             tracing::info!(app.name = %name, "an app is kept as it should be again");
         }
@@ -160,7 +147,7 @@ async fn tell(inner: &Inner, name: &AppName, error: &Error) {
     }
 }
 
-async fn pass(inner: &Inner, name: &AppName, what: Pass) -> Result<()> {
+async fn pass(inner: &Inner, name: &AppName, what: Pass, alone: Alone) -> Result<()> {
     let calls = inner.calls(name);
     // A router that lost its routes in a restart is filled at once; that needs no lease, since generations order it.
     // Routes to what isn't there any more are written anew before the router hears of them.
@@ -170,19 +157,22 @@ async fn pass(inner: &Inner, name: &AppName, what: Pass) -> Result<()> {
             return Ok(());
         }
     }
+    if (what, alone) == (Pass::Whole, Alone::ByRound) {
+        return keep(inner, &calls, name, None).await;
+    }
     let (lease, owner) = (format!("reconcile/{name}"), inner.owner.to_string());
     if !inner.store.lease(&lease, &owner, inner.options.lease).await? {
         return inner.tell_router(&calls, name).await;
     }
     let result = match what {
         Pass::Routes => inner.route(&calls, name, Some(&lease)).await,
-        Pass::Whole => keep(inner, &calls, name, &lease).await,
+        Pass::Whole => keep(inner, &calls, name, Some(&lease)).await,
     };
     inner.store.unlease(&lease, &owner).await?;
     result
 }
 
-async fn keep(inner: &Inner, calls: &Calls<'_>, name: &AppName, lease: &str) -> Result<()> {
+async fn keep(inner: &Inner, calls: &Calls<'_>, name: &AppName, lease: Option<&str>) -> Result<()> {
     let app = inner.ledger.find_app(name).await?.map(|stored| stored.value);
     let Some(app) = app.filter(|app| !app.destroying) else {
         return orphans(inner, calls, name, None).await;
@@ -206,7 +196,7 @@ async fn keep(inner: &Inner, calls: &Calls<'_>, name: &AppName, lease: &str) -> 
             calls.make(starting, inner.runtime.ensure(&calls.ctx, &spec)).await?;
         }
     }
-    inner.route(calls, name, Some(lease)).await?;
+    inner.route(calls, name, lease).await?;
     if busy { Ok(()) } else { orphans(inner, calls, name, Some(&app)).await }
 }
 

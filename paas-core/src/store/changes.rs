@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::{QueueState, Table, Transaction, Write};
+use super::{QueueState, Table, Transaction, Write, turn_lease};
 
 /// What a call changes, for those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +25,11 @@ impl Change {
         };
         let mut workflows = transaction.writes.iter().filter(|write| write.table == Table::Workflows);
         if workflows.all(checkpoint) { Self::Rows } else { Self::Queue }
+    }
+
+    /// What giving this named lease back changes: only turns keep anything from being claimed.
+    pub(super) fn of_lease(name: &str) -> Self {
+        if name.starts_with(&turn_lease("")) { Self::Queue } else { Self::Rows }
     }
 }
 

@@ -242,7 +242,7 @@ impl Store for MemoryStore {
         if state.leases.get(name).is_some_and(|(holder, _)| holder == owner) {
             state.leases.remove(name);
             drop(state);
-            self.changes.tell(Change::Queue);
+            self.changes.tell(Change::of_lease(name));
         }
         Ok(())
     }

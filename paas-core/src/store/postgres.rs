@@ -140,9 +140,9 @@ impl Store for PostgresStore {
     }
 
     async fn unlease(&self, name: &str, owner: &str) -> Result<()> {
-        let channel = &self.connector.options.schema;
-        if queue::unlease(&self.pool, name, owner, channel, &self.me).await? {
-            self.changes.tell(Change::Queue);
+        let (channel, change) = (&self.connector.options.schema, Change::of_lease(name));
+        if queue::unlease(&self.pool, name, owner, channel, &listen::note(&self.me, change)).await? {
+            self.changes.tell(change);
         }
         Ok(())
     }

@@ -165,7 +165,7 @@ impl Store for SqliteStore {
 
     async fn unlease(&self, name: &str, owner: &str) -> Result<()> {
         let (name, owner) = (name.to_owned(), owner.to_owned());
-        self.write(Change::Queue, move |c, _| queue::unlease(c, &name, &owner)).await
+        self.write(Change::of_lease(&name), move |c, _| queue::unlease(c, &name, &owner)).await
     }
 
     async fn leased(&self, name: &str) -> Result<Option<String>> {

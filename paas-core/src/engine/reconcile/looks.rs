@@ -66,6 +66,11 @@ impl Looks {
         lock(&self.neglected).retain(|(app, _), _| apps.contains(app));
     }
 
+    /// Whether some app can't be looked after from here.
+    pub(super) fn is_any_neglected(&self) -> bool {
+        !lock(&self.neglected).is_empty()
+    }
+
     /// Since when, and why, an app can't be looked after from here.
     pub(crate) fn neglect(&self, app: &AppName) -> Option<Neglect> {
         let neglected = lock(&self.neglected);

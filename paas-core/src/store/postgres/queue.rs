@@ -49,11 +49,11 @@ pub(super) async fn lease(pool: &Pool, name: &str, owner: &str, ttl: Duration) -
     Ok(taken.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
 }
 
-/// Gives the lease back and tells whoever listens on this channel, as `me`. False where it was another one's.
-pub(super) async fn unlease(pool: &Pool, name: &str, owner: &str, channel: &str, me: &str) -> Result<bool> {
+/// Gives the lease back and tells whoever listens on this channel. False where it was another one's.
+pub(super) async fn unlease(pool: &Pool, name: &str, owner: &str, channel: &str, note: &str) -> Result<bool> {
     let sql = "WITH gone AS (DELETE FROM leases WHERE name = $1 AND owner = $2 RETURNING 1)
         SELECT pg_notify($3, $4)::text FROM gone";
-    Ok(!pool.call(sql, &[&name, &owner, &channel, &me]).await?.is_empty())
+    Ok(!pool.call(sql, &[&name, &owner, &channel, &note]).await?.is_empty())
 }
 
 pub(super) async fn holder(pool: &Pool, name: &str) -> Result<Option<String>> {
