@@ -14,8 +14,10 @@
 //! | [`Source`](paas_core::Source) | [`DirectorySource`]: a folder of this machine | `directory` |
 //! | [`Source`](paas_core::Source) | [`TarballSource`]: a file or an http(s) URL | `tarball` |
 //! | [`Source`](paas_core::Source) | [`GitSource`]: a commit of a repository | `git` |
+//! | [`Source`](paas_core::Source) | [`ImageSource`]: an image of a registry, pinned to its digest | `docker` |
 //! | [`Builder`](paas_core::Builder) | [`BuildpackBuilder`]: Heroku's classic buildpack API | `buildpack` |
 //! | [`Builder`](paas_core::Builder) | [`DockerfileBuilder`]: the app's own `Dockerfile`, by a Docker daemon | `docker` |
+//! | [`Builder`](paas_core::Builder) | [`ImageBuilder`]: what the source `image` has pinned | `docker` |
 //!
 //! [`GitReceive`] receives `git push` and runs the deploy inside it: the push is accepted if and only if its release
 //! went live.
@@ -27,6 +29,8 @@ pub mod app_json;
 #[cfg(feature = "buildpack")]
 mod buildpack;
 #[cfg(feature = "docker")]
+mod docker;
+#[cfg(feature = "docker")]
 mod dockerfile;
 mod file;
 /// Entries for fuzzing, no part of the interface.
@@ -36,6 +40,8 @@ pub mod fuzzing {
     pub use crate::buildpack::fuzzing::*;
     pub use crate::receive::fuzzing::*;
 }
+#[cfg(feature = "docker")]
+mod image;
 pub mod procfile;
 #[cfg(feature = "git")]
 mod receive;
@@ -45,7 +51,11 @@ mod source;
 #[cfg(feature = "buildpack")]
 pub use buildpack::{BuildpackBuilder, BuildpackConfig};
 #[cfg(feature = "docker")]
-pub use dockerfile::{DockerfileBuilder, DockerfileConfig, Registries};
+pub use docker::registries::Registries;
+#[cfg(feature = "docker")]
+pub use dockerfile::{DockerfileBuilder, DockerfileConfig};
+#[cfg(feature = "docker")]
+pub use image::{ImageBuilder, ImageReference, ImageSource};
 #[cfg(feature = "git")]
 pub use receive::{GitReceive, GitRepos, ReceiveBody, ReceiveOptions};
 #[cfg(feature = "directory")]

@@ -60,7 +60,9 @@ fn answered(doing: &str, status: u16, message: &str) -> Error {
             (ErrorCode::Unavailable, Retry::Backoff)
         }
         // A registry that answers so is not the daemon's fault.
-        _ if says("unauthorized") || says("access denied") => (ErrorCode::Unauthorized, Retry::Never),
+        _ if says("unauthorized") || says("access denied") || says("no basic auth credentials") => {
+            (ErrorCode::Unauthorized, Retry::Never)
+        }
         _ if says("no such image") || says("manifest unknown") => (ErrorCode::NotFound, Retry::Never),
         _ => (ErrorCode::Internal, Retry::Backoff),
     };
@@ -106,6 +108,12 @@ mod tests {
             (400, "invalid reference format", ErrorCode::InvalidParams, false),
             (403, "network x has active endpoints", ErrorCode::Conflict, true),
             (500, "unauthorized: authentication required", ErrorCode::Unauthorized, false),
+            (
+                500,
+                "Head \"http://x/v2/y/manifests/1\": no basic auth credentials",
+                ErrorCode::Unauthorized,
+                false,
+            ),
             (503, "daemon is shutting down", ErrorCode::Unavailable, true),
         ] {
             let error = answer(status, message);

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use crate::docker::registries::Registries;
 use paas_docker::Docker;
-
-use super::registries::Registries;
 
 /// How builds are run.
 #[derive(Debug, Clone)]

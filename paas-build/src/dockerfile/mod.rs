@@ -15,8 +15,6 @@ mod config;
 mod context;
 mod daemon;
 mod ignored;
-pub(crate) mod image;
-mod registries;
 mod session;
 mod steps;
 mod wire;
@@ -32,9 +30,8 @@ use paas_docker::{failed, label};
 use self::build::Plan;
 pub use self::config::DockerfileConfig;
 use self::context::BuildContext;
-use self::image::Image;
-pub use self::registries::Registries;
 use self::wish::Wish;
+use crate::docker::kept::{self, Image};
 use crate::{app_json, procfile};
 
 /// Where an app's recipe lies if it doesn't say otherwise.
@@ -161,7 +158,7 @@ impl Builder for DockerfileBuilder {
         let name = image.name(docker, &request.app).await?;
         let dir = request.checkout.dir.clone();
         let processes = image.processes(blocking(move || procfile::read(&dir)).await?)?;
-        image::announce(&log, &processes, &name, image.size);
+        kept::announce(&log, &processes, &name, image.size);
         let mut artifact =
             Artifact::new(ArtifactKind::Image, image.digest, image.size, self.id().name, ctx.clock.now());
         artifact.reference = Some(image.id);
@@ -180,7 +177,7 @@ impl Builder for DockerfileBuilder {
 
     async fn discard(&self, _ctx: &Context, artifact: &Artifact) -> Result<()> {
         match &artifact.reference {
-            Some(id) => image::discard(&self.config.docker, id).await,
+            Some(id) => kept::discard(&self.config.docker, id).await,
             None => Ok(()),
         }
     }

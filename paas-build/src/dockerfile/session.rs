@@ -15,8 +15,8 @@ use paas_docker::Docker;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::daemon;
-use super::registries::Registries;
 use super::wire::{Value, fields, put};
+use crate::docker::registries::Registries;
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use paas_core::ConfigValue;
+use paas_docker::bollard::auth::DockerCredentials;
 
 /// Logins by registry. They are shown to the daemon when it pulls from that registry, and to nobody else.
 #[derive(Clone, Default)]
@@ -50,6 +51,19 @@ fn host(registry: &str) -> &str {
     match registry {
         "index.docker.io" | "registry-1.docker.io" | "https://index.docker.io/v1/" => "docker.io",
         other => other,
+    }
+}
+
+impl Registries {
+    /// The login at this registry, as the daemon's client takes it.
+    pub(crate) fn credentials(&self, registry: &str) -> Option<DockerCredentials> {
+        let login = self.get(registry)?;
+        Some(DockerCredentials {
+            username: Some(login.user.clone()),
+            password: Some(login.password.expose().to_owned()),
+            serveraddress: Some(registry.to_owned()),
+            ..DockerCredentials::default()
+        })
     }
 }
 

@@ -1,8 +1,10 @@
-//! The `dockerfile` builder on a real daemon.
+//! What builds with Docker, on a real daemon.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod builds;
 mod conformance;
+mod images;
+mod registry;
 mod secrets;
 mod world;

@@ -15,8 +15,7 @@ use paas_docker::testkit::{BaseImage, TestDaemon};
 use tempfile::TempDir;
 
 pub(crate) struct World {
-    /// Lives as long as this.
-    _daemon: TestDaemon,
+    daemon: Arc<TestDaemon>,
     pub(crate) docker: Docker,
     pub(crate) builder: Arc<DockerfileBuilder>,
     pub(crate) logs: Arc<MemoryLogs>,
@@ -30,14 +29,23 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(DockerfileConfig) -> DockerfileConfig) -> Option<Self> {
-        let daemon = TestDaemon::shared().await?;
+        let daemon = Arc::new(TestDaemon::shared().await?);
         daemon.image(BaseImage::Busybox).await.unwrap();
+        Some(Self::on(daemon, change).await)
+    }
+
+    /// Another platform on the same daemon.
+    pub(crate) async fn another(&self, change: impl FnOnce(DockerfileConfig) -> DockerfileConfig) -> Self {
+        Self::on(self.daemon.clone(), change).await
+    }
+
+    async fn on(daemon: Arc<TestDaemon>, change: impl FnOnce(DockerfileConfig) -> DockerfileConfig) -> Self {
         // Tests share the daemon, and each is a platform of its own.
         let name = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let docker = Docker::connect(daemon.config().platform(name.parse().unwrap())).await.unwrap();
         let builder = DockerfileBuilder::open(change(DockerfileConfig::new(docker.clone()))).await.unwrap();
         let (builder, logs) = (Arc::new(builder), Arc::new(MemoryLogs::new()));
-        Some(Self { _daemon: daemon, docker, builder, logs, dir: tempfile::tempdir().unwrap() })
+        Self { daemon, docker, builder, logs, dir: tempfile::tempdir().unwrap() }
     }
 
     /// An app with these files.

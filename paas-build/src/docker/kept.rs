@@ -1,7 +1,7 @@
-//! What became of a build: the image, its name and its processes.
+//! Images that the daemon keeps for us: their names, their processes, and an end of them.
 
 use paas_core::{AppName, Digest, Error, ErrorCode, LogWriter, ProcessTable, Result};
-use paas_docker::bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilder};
+use paas_docker::bollard::query_parameters::{RemoveImageOptions, TagImageOptionsBuilder};
 use paas_docker::{Docker, failed, label};
 
 /// An image that the daemon has.
@@ -82,28 +82,26 @@ fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// Takes our names from an image, and so removes it where nobody else has a name for it. An image that isn't ours stays as
-/// it is.
-pub(crate) async fn discard(docker: &Docker, id: &str) -> Result<()> {
-    let found = match docker.client().inspect_image(id).await.map_err(|e| failed("can't look at an image", e))
-    {
-        Ok(found) => found,
-        Err(e) if e.code() == ErrorCode::NotFound => return Ok(()),
-        Err(e) => return Err(e),
-    };
+/// Takes our names from an image, and removes it where nobody else has a name for it. An image that neither was made nor
+/// is named by us stays as it is.
+pub(crate) async fn discard(docker: &Docker, image: &str) -> Result<()> {
+    let found =
+        match docker.client().inspect_image(image).await.map_err(|e| failed("can't look at an image", e)) {
+            Ok(found) => found,
+            Err(e) if e.code() == ErrorCode::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        };
     let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-    let ours = labels.get(label::PLATFORM).is_some_and(|platform| platform == docker.platform().as_str());
+    let made = labels.get(label::PLATFORM).is_some_and(|platform| platform == docker.platform().as_str());
     let prefix = format!("{}/", docker.platform());
     let names = found.repo_tags.unwrap_or_default();
-    let (named, foreign): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with(&prefix));
-    let mut removed = named;
-    // One that a killed engine built and never named.
-    if removed.is_empty() && foreign.is_empty() && ours {
-        removed.push(id.to_owned());
+    let (mut ours, foreign): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with(&prefix));
+    // Without a name it is one that a killed engine built, or one that was pulled by its digest.
+    if foreign.is_empty() && (made || !ours.is_empty()) {
+        ours.extend(found.id);
     }
-    for name in removed {
-        let options = RemoveImageOptionsBuilder::new().build();
-        let gone = docker.client().remove_image(&name, Some(options), None).await;
+    for name in ours {
+        let gone = docker.client().remove_image(&name, None::<RemoveImageOptions>, None).await;
         match gone.map_err(|e| failed(format!("can't remove the image {name}"), e)) {
             Err(e) if e.code() != ErrorCode::NotFound => return Err(e),
             _ => {}
