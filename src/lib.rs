@@ -10,7 +10,7 @@
 //! | `local`, `sqlite`, `process`, `proxy`, `git`, `directory`, `tarball`, `buildpack`, `postgres` | on by default: a platform on one machine, `postgres` being the add-on |
 //! | `store-postgres` | [`store`]`::PostgresStore`: the engine's state in PostgreSQL, for several engines at once |
 //! | `blobs-s3` | `S3Blobs`: sources and slugs in an object store, for engines on several machines |
-//! | `docker` | [`build`]`::DockerfileBuilder`; `docker::Docker` is the way to the daemon |
+//! | `docker` | [`build`]`::DockerfileBuilder`; [`run`]`::docker`: instances in containers, of images and of slugs; `docker::Docker` is the way to the daemon |
 //! | `testkit` | conformance suites, fakes that count their effects, a store that cuts the power |
 
 #[cfg(feature = "local")]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bollard::API_DEFAULT_VERSION;
 use paas_core::{Error, ErrorCode, Result, Retry};
+use tokio::sync::Mutex;
 
-use crate::{PlatformName, failed, label};
+use crate::{PlatformName, Subnets, failed, label};
 
 /// Where a daemon listens if nobody says otherwise.
 const SOCKET: &str = "/var/run/docker.sock";
@@ -22,6 +23,8 @@ pub struct DockerConfig {
     pub host: Option<String>,
     /// What this platform is called among those on the same daemon.
     pub platform: PlatformName,
+    /// Where apps' networks get their addresses.
+    pub subnets: Subnets,
 }
 
 impl DockerConfig {
@@ -43,6 +46,13 @@ impl DockerConfig {
         self.platform = name;
         self
     }
+
+    /// With networks for apps from this range.
+    #[must_use]
+    pub fn subnets(mut self, subnets: Subnets) -> Self {
+        self.subnets = subnets;
+        self
+    }
 }
 
 /// A daemon and the platform that asks it. Cheap to clone; each request opens a connection of its own, so a daemon that
@@ -52,6 +62,8 @@ pub struct Docker {
     client: bollard::Docker,
     platform: Arc<PlatformName>,
     socket: Arc<PathBuf>,
+    pub(crate) subnets: Subnets,
+    pub(crate) next_subnet: Arc<Mutex<u32>>,
 }
 
 impl Docker {
@@ -102,7 +114,8 @@ impl Docker {
         let client = bollard::Docker::connect_with_unix(&path, Self::PATIENCE.as_secs(), API_DEFAULT_VERSION)
             .map_err(|e| unavailable().with_source(e))?;
         let client = client.negotiate_version().await.map_err(|e| failed(away(), e))?;
-        Ok(Self { client, platform: Arc::new(config.platform), socket: Arc::new(socket) })
+        let (platform, socket, next_subnet) = (Arc::new(config.platform), Arc::new(socket), Arc::default());
+        Ok(Self { client, platform, socket, subnets: config.subnets, next_subnet })
     }
 
     /// The client, for what is asked of the daemon.
@@ -149,10 +162,11 @@ impl Docker {
 
 impl fmt::Debug for Docker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, platform, socket } = self;
+        let Self { client, platform, socket, subnets, .. } = self;
         f.debug_struct("Docker")
             .field("socket", socket)
             .field("platform", platform)
+            .field("subnets", subnets)
             .field("version", &client.client_version())
             .finish()
     }

@@ -18,6 +18,7 @@
 mod connect;
 mod errors;
 pub mod label;
+mod network;
 mod platform;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -25,4 +26,5 @@ pub mod testkit;
 pub use bollard;
 pub use connect::{Docker, DockerConfig};
 pub use errors::failed;
+pub use network::Subnets;
 pub use platform::PlatformName;

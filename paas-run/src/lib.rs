@@ -1,6 +1,12 @@
 //! Everything after an artifact exists: runtimes, the supervisor, the reverse proxy and the logs of `paas`.
 
+#[cfg(any(feature = "docker", feature = "process"))]
+mod boot;
+#[cfg(feature = "docker")]
+pub mod docker;
 pub mod handover;
+#[cfg(any(feature = "docker", feature = "process"))]
+mod keep;
 pub mod logs;
 #[cfg(feature = "process")]
 pub mod process;

@@ -14,18 +14,19 @@
 //! the lock and writes the end, so a shim that comes late finds it and doesn't start anything.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use paas_core::{Error, ErrorCode, Result};
+use paas_core::{Error, Result};
 use paas_sandbox::procfs::ProcessId;
 use paas_sandbox::{Group, tree};
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::keep::{read_file, write_file};
 use crate::supervisor::{End, Label, Up};
 
 /// How folders are called that are being removed.
@@ -190,34 +191,3 @@ impl Folder {
 /// Held by whoever may write the end.
 #[derive(Debug)]
 pub(super) struct Lock(#[allow(dead_code, reason = "the lock is held while the file is open")] File);
-
-/// Replaces a file in one step: beside it, then renamed; safe on disk first where it must survive a power cut.
-pub(super) fn write_file(path: &Path, value: &impl Serialize, durable: bool) -> Result<()> {
-    let written = (|| {
-        let aside = path.with_extension("new");
-        let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        if durable {
-            file.sync_all()?;
-        }
-        fs::rename(&aside, path)?;
-        match path.parent() {
-            Some(folder) if durable => File::open(folder)?.sync_all(),
-            _ => Ok(()),
-        }
-    })();
-    written.map_err(|e: io::Error| Error::from_io(format!("can't write {}", path.display()), e))
-}
-
-/// Reads a file that [`write_file`] wrote.
-pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::from_io(format!("can't read {}", path.display()), e)),
-    };
-    let read = serde_json::from_slice(&text);
-    read.map(Some).map_err(|e| {
-        Error::new(ErrorCode::Corrupt, format!("{} can't be read", path.display())).with_source(e)
-    })
-}

@@ -20,13 +20,14 @@ use tokio::sync::RwLock;
 use tokio::time::sleep;
 
 use super::ProcessConfig;
-use super::folder::{Folder, Record, Running, read_file, write_file};
+use super::folder::{Folder, Record, Running};
 use super::found::facts;
 use super::home::Homes;
 use super::ports::{self, Ports};
 use super::slugs::Slugs;
 use super::start::find_bash;
 use super::users::Users;
+use crate::keep::{read_file, write_file};
 use crate::logs::FileLogs;
 use crate::supervisor::{End, Found, Kill, Label, Launch, LaunchId, Launcher, Process, Up};
 

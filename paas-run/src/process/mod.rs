@@ -24,22 +24,21 @@ mod users;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use paas_core::{
-    AppName, Blobs, Clock, Context, Error, ErrorCode, Exit, Instance, NodeName, ProcessSpec, ReleaseId,
-    Result, Retry, RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
+    AppName, Blobs, Clock, Context, Error, Exit, Instance, NodeName, ProcessSpec, ReleaseId, Result, RunSpec,
+    Runtime, RuntimeCapabilities, RuntimeEvent,
 };
 use paas_sandbox::{Helper, Toolchains};
 use rustix::fs::FlockOperation;
-use tokio::time::sleep;
 
 pub use launcher::ProcessLauncher;
 
+use crate::keep;
 use crate::logs::FileLogs;
 use crate::supervisor::{Backoff, Supervisor};
 
@@ -152,7 +151,7 @@ impl ProcessRuntime {
     pub async fn open(config: ProcessConfig) -> Result<Self> {
         let made = std::fs::create_dir_all(&config.data);
         made.map_err(|e| Error::from_io(format!("can't make {}", config.data.display()), e))?;
-        let lock = lock(&config.data).await?;
+        let lock = keep::lock(&config.data).await?;
         let logs: Arc<dyn paas_core::Logs> = Arc::clone(&config.logs) as _;
         let (clock, backoff) = (Arc::clone(&config.clock), config.backoff);
         let node = config.node.clone();
@@ -183,32 +182,6 @@ impl ProcessRuntime {
     /// Ends every instance of every app, for a platform that goes down with its apps.
     pub async fn stop_all(&self) {
         self.supervisor.stop_all().await;
-    }
-}
-
-/// How long an engine that is just ending may keep its lock.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-async fn lock(data: &Path) -> Result<File> {
-    let path = data.join("supervisor.lock");
-    let failed = |e| Error::from_io(format!("can't lock {}", path.display()), e);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    let taken = async {
-        while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if e != rustix::io::Errno::WOULDBLOCK {
-                return Err(failed(e.into()));
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(PATIENCE, taken).await {
-        Ok(taken) => taken.map(|()| file),
-        Err(_) => Err(Error::new(
-            ErrorCode::Unavailable,
-            format!("another process supervises {}: stop it or use another folder", data.display()),
-        )
-        .with_retry(Retry::Backoff)),
     }
 }
 

@@ -18,14 +18,11 @@ use tokio::time::timeout;
 use super::folder::Folder;
 use super::launcher::ProcessLauncher;
 use super::shim::{self, Order};
+use crate::boot::BOOT;
 use crate::supervisor::Launch;
 
 /// How long a shim may take to start its program.
 const START: Duration = Duration::from_secs(60);
-/// Sources what the app and its buildpacks prepared, as Heroku does: with config vars set, without `set -e`, in the
-/// order of names; then becomes the command, so that signals and the exit status are its own.
-const BOOT: &str = "for file in .profile.d/*.sh .profile; do [ ! -f \"$file\" ] || . \"./$file\"; done; unset file; \
-                    exec \"$BASH\" -c \"$1\"";
 
 impl ProcessLauncher {
     /// Everything that the shim needs; the folders are made here.

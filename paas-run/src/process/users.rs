@@ -8,7 +8,7 @@ use paas_core::{AppId, AppName, Error, ErrorCode, Result};
 use paas_sandbox::User;
 use serde::{Deserialize, Serialize};
 
-use super::folder::{read_file, write_file};
+use crate::keep::{read_file, write_file};
 
 /// How many numbers there are.
 const RANGE: u32 = 20_000;

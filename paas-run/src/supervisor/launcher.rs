@@ -211,6 +211,8 @@ pub enum CutOff {
     BeforeStart,
     /// The machine that it ran on ended.
     WithMachine,
+    /// The daemon that kept it was restarted, and ended it.
+    WithDaemon,
 }
 
 impl CutOff {
@@ -219,6 +221,7 @@ impl CutOff {
         match self {
             Self::BeforeStart => "the platform ended before it could start it",
             Self::WithMachine => "the machine was restarted",
+            Self::WithDaemon => "the container daemon was restarted",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paas_core::{
-    Digest, Error, ErrorCode, Instance, InstanceState, LogSource, LogWriter, ProcessSpec, Result,
+    Digest, Error, ErrorCode, Instance, InstanceState, LogSource, LogWriter, ProcessSpec, Result, Retry,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -194,6 +194,13 @@ impl<L: Launcher> Life<L> {
             return false;
         }
         tracing::warn!(error = %error, instance.name = %self.slot.place.name, "an instance can't be started again");
+        if error.code() == ErrorCode::Unavailable && error.retry() != Retry::Never {
+            // Nobody is there to start it: no crash of its own.
+            return tokio::select! {
+                () = self.slot.stop.cancelled() => false,
+                () = sleep(REST) => true,
+            };
+        }
         let mut end = End::new(None, self.shared.clock.now());
         end.reason = Some(error.to_string());
         self.ended(&end, Duration::ZERO);
