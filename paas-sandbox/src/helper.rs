@@ -4,6 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::{Abilities, Error, Result, stage};
 
 static INITIALISED: OnceLock<()> = OnceLock::new();
@@ -11,14 +13,28 @@ static INITIALISED: OnceLock<()> = OnceLock::new();
 /// Serves as the helper if this process was started as one, and never returns then. Otherwise it remembers that
 /// it was asked, so that [`Helper::current`] works.
 ///
+/// From then on this process and what it starts leave no core dumps, which would hold every secret that they know. Whoever
+/// wants them all the same raises the limit (`RLIMIT_CORE`) after this call.
+///
 /// Call it as the first line of `main`, before any thread is started.
 pub fn init() {
     let mut args = env::args_os().skip(1);
     match args.next().as_deref().and_then(|first| first.to_str()) {
         Some(stage::EXEC) => stage::main(args.next().as_deref()),
         Some(stage::PROBE) => stage::probe(),
-        _ => INITIALISED.get_or_init(|| ()),
+        _ => {
+            leave_no_dump();
+            INITIALISED.get_or_init(|| ())
+        }
     };
+}
+
+/// Keeps what this process knows out of core dumps. One byte and not none: the kernel takes none as no limit for those
+/// that it pipes into a program, and one as their end (core(5), "Piping core dumps to a program").
+fn leave_no_dump() {
+    let limit = Rlimit { current: Some(1), ..getrlimit(Resource::Core) };
+    // It fails where the limit is none at all, which is as good wherever dumps are files.
+    let _ = setrlimit(Resource::Core, limit);
 }
 
 /// The binary that puts up the walls around itself and then becomes the confined program.
