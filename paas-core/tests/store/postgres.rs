@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use paas_core::store::{
-    ClaimRequest, Expect, Fence, ListQuery, NewEvent, PostgresOptions, PostgresStore, QueueEntry, Store,
-    Table, Transaction, Write, turn_lease,
+    ClaimRequest, EventRow, Expect, Fence, ListQuery, NewEvent, PostgresOptions, PostgresStore, QueueEntry,
+    Store, Table, Transaction, Write, turn_lease,
 };
 use paas_core::testkit::ManualClock;
 use paas_core::testkit::postgres::{ClockedStore, PostgresServer};
 use paas_core::testkit::store::{agrees_with_memory, conformance};
 use paas_core::{Clock, ErrorCode, KindName, OwnerId, Result, Retry, SystemClock, WorkflowId};
+
+use tokio::task::JoinHandle;
 
 use super::peers::Peers;
 
@@ -269,71 +271,108 @@ async fn a_commit_that_cannot_be_kept_harms_no_other() {
 }
 
 /// One app's workflow after the other, by several stores, while the server is killed again and again.
+/// Commits without end, each by a store of its own, and keeps book of what was acknowledged and what may have happened.
+struct Writers {
+    over: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<(BTreeSet<String>, BTreeSet<String>)>>,
+}
+
+impl Writers {
+    fn start(stores: Vec<PostgresStore>) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let task = |(worker, store): (usize, PostgresStore)| {
+            let over = over.clone();
+            tokio::spawn(async move {
+                let (mut kept, mut unsure) = (BTreeSet::new(), BTreeSet::new());
+                for n in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let key = format!("{worker}-{n}");
+                    let transaction = put(&key, "{}".into()).event(NewEvent::new("app", key.clone()));
+                    match store.commit(transaction).await {
+                        Ok(_) => drop(kept.insert(key)),
+                        Err(e) => {
+                            assert_eq!(
+                                (e.code(), e.retry()),
+                                (ErrorCode::Unavailable, Retry::Backoff),
+                                "{e}"
+                            );
+                            unsure.insert(key);
+                        }
+                    }
+                }
+                (kept, unsure)
+            })
+        };
+        let tasks = stores.into_iter().enumerate().map(task).collect();
+        Self { over, tasks }
+    }
+
+    /// Until everybody has gone on after these events, which stay as they were.
+    async fn go_on(reader: &PostgresStore, seen: &[EventRow]) -> Vec<EventRow> {
+        let mut changes = reader.changes();
+        loop {
+            let events = reader.events(0, None, usize::MAX).await.unwrap_or_default();
+            if events.len() >= seen.len() + 30 {
+                assert!(events.starts_with(seen), "what a reader has seen is not there any more");
+                return events;
+            }
+            changes.changed().await.unwrap();
+        }
+    }
+
+    /// What was acknowledged is there, and nothing that nobody wrote; each with its event.
+    async fn lost_nothing(self, reader: &PostgresStore) {
+        self.over.store(true, Ordering::Relaxed);
+        let (mut kept, mut unsure) = (BTreeSet::new(), BTreeSet::new());
+        for task in self.tasks {
+            let (k, u) = task.await.unwrap();
+            kept.extend(k);
+            unsure.extend(u);
+        }
+        println!("{} kept, {} interrupted", kept.len(), unsure.len());
+        assert!(!unsure.is_empty(), "the server was killed in the middle of something");
+        let rows = reader.list(Table::Apps, &ListQuery::all()).await.unwrap();
+        let there: BTreeSet<_> = rows.into_iter().map(|row| row.key).collect();
+        assert!(kept.is_subset(&there), "lost: {:?}", kept.difference(&there));
+        assert!(there.iter().all(|key| kept.contains(key) || unsure.contains(key)));
+        let events = reader.events(0, None, usize::MAX).await.unwrap();
+        let bodies: BTreeSet<_> = events.iter().map(|event| event.body.clone()).collect();
+        assert_eq!((events.len(), bodies), (there.len(), there), "each row has its event, once");
+        assert!(events.iter().map(|event| event.seq).eq(1..=events.len() as u64));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_loses_nothing_that_it_acknowledged_and_the_stores_go_on() {
     let Some(server) = PostgresServer::own().await else { return };
     let schema = server.new_schema();
-    let over = Arc::new(AtomicBool::new(false));
-    let mut workers = Vec::new();
-    for worker in 0..3 {
-        let store = open(&server, &schema).await.unwrap();
-        let over = over.clone();
-        workers.push(tokio::spawn(async move {
-            let (mut kept, mut unsure) = (BTreeSet::new(), BTreeSet::new());
-            for n in 0.. {
-                if over.load(Ordering::Relaxed) {
-                    break;
-                }
-                let key = format!("{worker}-{n}");
-                let transaction = put(&key, "{}".into()).event(NewEvent::new("app", key.clone()));
-                match store.commit(transaction).await {
-                    Ok(_) => drop(kept.insert(key)),
-                    Err(e) => {
-                        assert_eq!((e.code(), e.retry()), (ErrorCode::Unavailable, Retry::Backoff), "{e}");
-                        unsure.insert(key);
-                    }
-                }
-            }
-            (kept, unsure)
-        }));
-    }
+    let stores = (0..3).map(|_| open(&server, &schema));
+    let writers = Writers::start(try_join_all(stores).await.unwrap());
     let reader = open(&server, &schema).await.unwrap();
-    let mut changes = reader.changes();
+    let mut seen = Writers::go_on(&reader, &[]).await;
     for _ in 0..4 {
-        let before = reader.events(0, None, usize::MAX).await.unwrap().len();
         server.kill().unwrap();
         server.restart().await.unwrap();
-        // Everybody goes on.
-        while reader.events(0, None, usize::MAX).await.map_or(0, |events| events.len()) < before + 30 {
-            changes.changed().await.unwrap();
-        }
+        seen = Writers::go_on(&reader, &seen).await;
     }
-    over.store(true, Ordering::Relaxed);
-    let there: BTreeSet<_> =
-        reader.list(Table::Apps, &ListQuery::all()).await.unwrap().into_iter().map(|row| row.key).collect();
-    let events = reader.events(0, None, usize::MAX).await.unwrap();
-    let (mut kept, mut unsure) = (BTreeSet::new(), BTreeSet::new());
-    for worker in workers {
-        let (k, u) = worker.await.unwrap();
-        kept.extend(k);
-        unsure.extend(u);
-    }
-    println!("{} kept, {} interrupted", kept.len(), unsure.len());
-    assert!(!unsure.is_empty(), "the server was killed in the middle of something");
-    let now: BTreeSet<_> =
-        reader.list(Table::Apps, &ListQuery::all()).await.unwrap().into_iter().map(|row| row.key).collect();
-    assert!(kept.is_subset(&now), "lost: {:?}", kept.difference(&now));
-    assert!(now.iter().all(|key| kept.contains(key) || unsure.contains(key)));
-    assert!(there.is_subset(&now));
-    let events_now = reader.events(0, None, usize::MAX).await.unwrap();
-    assert!(
-        events_now.starts_with(&events) && events_now.iter().map(|e| e.seq).eq(1..=events_now.len() as u64)
-    );
-    assert_eq!(
-        events_now.into_iter().map(|event| event.body).collect::<BTreeSet<_>>(),
-        now,
-        "a row and its event are one"
-    );
+    writers.lost_nothing(&reader).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_to_a_synchronous_standby_loses_nothing_and_the_stores_follow() {
+    let Some(primary) = PostgresServer::own().await else { return };
+    let standby = primary.standby().await.unwrap();
+    let url = primary.url_with(&standby);
+    let open = || PostgresStore::connect_with(&url, PostgresOptions::default().schema("moves"), clock());
+    let writers = Writers::start(try_join_all((0..3).map(|_| open())).await.unwrap());
+    let reader = open().await.unwrap();
+    let seen = Writers::go_on(&reader, &[]).await;
+    primary.kill().unwrap();
+    standby.promote().await.unwrap();
+    Writers::go_on(&reader, &seen).await;
+    writers.lost_nothing(&reader).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

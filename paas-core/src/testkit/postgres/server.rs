@@ -75,6 +75,51 @@ impl PostgresServer {
     }
 
     async fn start_with(syncs: bool) -> Result<Self> {
+        let server = Self::make(syncs)?;
+        let mut initdb = server.program("initdb");
+        initdb.args(["-U", "paas", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D"]);
+        finish(initdb.arg(server.data()), "set up")?;
+        server.restart().await?;
+        Ok(server)
+    }
+
+    /// A standby of this server, which answers no commit any more before the standby has it on its disk, too.
+    ///
+    /// # Errors
+    /// `unavailable` where it can't be set up or doesn't start.
+    pub async fn standby(&self) -> Result<Self> {
+        let standby = Self::make(self.syncs)?;
+        let mut copy = self.program("pg_basebackup");
+        copy.args(["-U", "paas", "--no-sync", "-c", "fast", "-R", "-h"]).arg(self.folder.path());
+        finish(copy.arg("-D").arg(standby.data()), "copied")?;
+        standby.restart().await?;
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await?;
+        self.execute("SELECT pg_reload_conf()").await?;
+        let follows = "SELECT 1 / count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        while self.execute(follows).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(standby)
+    }
+
+    /// Makes a standby the server that is written to; it follows nobody any more.
+    ///
+    /// # Errors
+    /// `unavailable`, or what the server refuses.
+    pub async fn promote(&self) -> Result<()> {
+        self.execute("SELECT pg_promote()").await
+    }
+
+    /// Where stores find whichever of the two can be written to.
+    pub fn url_with(&self, other: &Self) -> String {
+        format!("postgres://paas@{},{}/postgres?target_session_attrs=read-write", self.host(), other.host())
+    }
+
+    fn host(&self) -> String {
+        self.folder.path().to_string_lossy().replace('/', "%2F")
+    }
+
+    fn make(syncs: bool) -> Result<Self> {
         let programs = programs().ok_or_else(|| {
             unavailable("PostgreSQL is not installed: `apt-get install postgresql` gives its programs")
         })?;
@@ -86,17 +131,7 @@ impl PostgresServer {
             given.map_err(|e| Error::from_io("can't give PostgreSQL its folder", e))?;
         }
         let (process, schemas) = (Mutex::default(), AtomicU32::new(0));
-        let server = Self { folder, programs, user, syncs, process, schemas };
-        let mut initdb = server.program("initdb");
-        initdb.args(["-U", "paas", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D"]);
-        let output = initdb.arg(server.data()).output();
-        let output = output.map_err(|e| Error::from_io("can't run initdb", e))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(unavailable(format!("PostgreSQL can't be set up: {said}")));
-        }
-        server.restart().await?;
-        Ok(server)
+        Ok(Self { folder, programs, user, syncs, process, schemas })
     }
 
     /// Starts it again after [`PostgresServer::kill`], and waits until it answers.
@@ -145,8 +180,7 @@ impl PostgresServer {
 
     /// Where stores find it.
     pub fn url(&self) -> String {
-        let folder = self.folder.path().to_string_lossy().replace('/', "%2F");
-        format!("postgres://paas@{folder}/postgres")
+        format!("postgres://paas@{}/postgres", self.host())
     }
 
     /// A name for a schema that nobody has yet.
@@ -217,6 +251,16 @@ impl Drop for PostgresServer {
     }
 }
 
+fn finish(command: &mut Command, what: &str) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|e| Error::from_io(format!("can't run {program}"), e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(unavailable(format!("PostgreSQL can't be {what}: {said}")))
+}
+
 fn unavailable(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::Unavailable, message)
 }
@@ -230,8 +274,9 @@ fn programs() -> Option<PathBuf> {
     let number = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
     versions.sort_by_key(number);
     folders.extend(versions.into_iter().rev().map(|version| version.join("bin")));
-    let whole =
-        |folder: &PathBuf| ["initdb", "postgres", "pg_ctl"].iter().all(|name| folder.join(name).is_file());
+    let whole = |folder: &PathBuf| {
+        ["initdb", "postgres", "pg_ctl", "pg_basebackup"].iter().all(|name| folder.join(name).is_file())
+    };
     folders.into_iter().find(whole)
 }
 
