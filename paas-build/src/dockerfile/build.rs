@@ -19,6 +19,9 @@ use super::steps::Steps;
 /// How long a cancelled build may take until the daemon has stopped it.
 const STOPPING: Duration = Duration::from_secs(30);
 
+/// Within this the daemon tells of a step that has begun whether it was cached.
+const MOMENT: Duration = Duration::from_millis(300);
+
 /// What is to be built.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -60,10 +63,13 @@ pub(super) async fn run(
     let read = {
         let reading = async {
             let mut lines = daemon::ask(docker, &path, &headers, body).await?.lines();
-            while let Some(line) = lines.next().await {
-                steps.take(&line?);
+            loop {
+                match tokio::time::timeout(MOMENT, lines.next()).await {
+                    Ok(Some(line)) => steps.take(&line?),
+                    Ok(None) => return Ok::<_, Error>(()),
+                    Err(_) => steps.idle(),
+                }
             }
-            Ok::<_, Error>(())
         };
         tokio::pin!(reading);
         match ctx.cancel.guard(tokio::time::timeout(config.timeout, &mut reading)).await {

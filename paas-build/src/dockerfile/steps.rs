@@ -38,8 +38,10 @@ struct Told {
 pub(super) struct Steps {
     log: LogWriter,
     known: HashMap<String, Step>,
+    /// Steps that have begun and may yet turn out to be cached: they are headed a moment later.
+    begun: Vec<String>,
     /// The beginnings of lines whose ends are still to come, by step.
-    begun: HashMap<String, Vec<u8>>,
+    unended: HashMap<String, Vec<u8>>,
     /// Whose output was shown last: another step's is headed again.
     speaking: Option<String>,
     tail: VecDeque<String>,
@@ -50,6 +52,7 @@ pub(super) struct Steps {
 #[derive(Debug, Default)]
 struct Step {
     name: String,
+    cached: bool,
     shown: bool,
 }
 
@@ -67,7 +70,8 @@ impl Steps {
         Self {
             log,
             known: HashMap::new(),
-            begun: HashMap::new(),
+            begun: Vec::new(),
+            unended: HashMap::new(),
             speaking: None,
             tail: VecDeque::new(),
             failed: None,
@@ -77,6 +81,21 @@ impl Steps {
 
     /// Takes a line of the daemon's answer.
     pub(super) fn take(&mut self, line: &[u8]) {
+        let begun = std::mem::take(&mut self.begun);
+        self.tell(line);
+        for id in begun {
+            self.head(&id);
+        }
+    }
+
+    /// Nothing came for a moment: what has begun is at work.
+    pub(super) fn idle(&mut self) {
+        for id in std::mem::take(&mut self.begun) {
+            self.head(&id);
+        }
+    }
+
+    fn tell(&mut self, line: &[u8]) {
         let Ok(told) = serde_json::from_slice::<Told>(line) else { return };
         match (told.id.as_deref(), &told.aux) {
             (Some("moby.buildkit.trace"), Json::String(progress)) => {
@@ -130,28 +149,39 @@ impl Steps {
 
     fn step(&mut self, vertex: &[u8]) {
         let (mut id, mut name, mut why) = (String::new(), String::new(), String::new());
-        let (mut cached, mut started) = (false, false);
+        let (mut cached, mut started, mut completed) = (false, false, false);
         for (field, value) in fields(vertex) {
             match (field, value) {
                 (1, id_) => id = id_.text(),
                 (3, name_) => name = name_.text(),
                 (4, Value::Number(flag)) => cached = flag != 0,
                 (5, _) => started = true,
+                (6, _) => completed = true,
                 (7, why_) => why = why_.text(),
                 _ => {}
             }
         }
-        let step = self.known.entry(id).or_default();
+        let step = self.known.entry(id.clone()).or_default();
         step.name.clone_from(&name);
-        if (started || cached) && !step.shown && is_the_apps(&name) {
-            step.shown = true;
-            self.speaking = None;
-            self.log.line(format!("-----> {name}{}", if cached { " (cached)" } else { "" }));
+        step.cached |= cached;
+        if cached || completed {
+            self.head(&id);
+        } else if started {
+            self.begun.push(id);
         }
         // Steps that are stopped for another's sake fail, too.
         if !why.is_empty() && !why.contains("context canceled") && self.failed.is_none() {
             self.rest();
             self.failed = Some(Failed { step: is_the_apps(&name).then_some(name), why });
+        }
+    }
+
+    /// Heads a step, once.
+    fn head(&mut self, id: &str) {
+        if let Some(step) = self.known.get_mut(id).filter(|step| !step.shown && is_the_apps(&step.name)) {
+            step.shown = true;
+            self.speaking = None;
+            self.log.line(format!("-----> {}{}", step.name, if step.cached { " (cached)" } else { "" }));
         }
     }
 
@@ -164,12 +194,13 @@ impl Steps {
                 _ => {}
             }
         }
+        self.head(&id);
         self.print(&id, text);
     }
 
     /// Shows a step's output line by line.
     fn print(&mut self, id: &str, text: &[u8]) {
-        let mut line = self.begun.remove(id).unwrap_or_default();
+        let mut line = self.unended.remove(id).unwrap_or_default();
         let mut parts = text.split(|byte| *byte == b'\n').peekable();
         while let Some(part) = parts.next() {
             line.extend_from_slice(part);
@@ -184,13 +215,13 @@ impl Steps {
             }
         }
         if !line.is_empty() {
-            self.begun.insert(id.to_owned(), line);
+            self.unended.insert(id.to_owned(), line);
         }
     }
 
     /// Shows the lines that never ended.
     fn rest(&mut self) {
-        for (id, line) in std::mem::take(&mut self.begun) {
+        for (id, line) in std::mem::take(&mut self.unended) {
             self.show(&id, &line);
         }
     }
@@ -222,7 +253,7 @@ impl Steps {
         } else if let Some(step) = line.strip_prefix("Step ") {
             let name = format!("[{}", step.replacen(" : ", "] ", 1));
             self.log.line(format!("-----> {name}"));
-            self.known.insert(ONLY.to_owned(), Step { name, shown: true });
+            self.known.insert(ONLY.to_owned(), Step { name, cached: false, shown: true });
         } else if line == " ---> Using cache" {
             self.log.line("       (cached)");
         } else if !(line.is_empty()

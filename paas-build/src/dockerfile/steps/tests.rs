@@ -76,6 +76,18 @@ async fn each_step_is_headed_and_its_lines_stand_below() {
 }
 
 #[tokio::test]
+async fn a_step_that_turns_out_to_be_cached_is_headed_once_and_a_silent_one_after_a_moment() {
+    let mut case = Case::new();
+    case.step("[1/2] RUN a", false, "");
+    case.step("[1/2] RUN a", true, "");
+    case.step("[2/2] RUN b", false, "");
+    assert_eq!(case.shown().await, ["-----> [1/2] RUN a (cached)"]);
+    case.steps.idle();
+    case.step("[2/2] RUN b", false, "");
+    assert_eq!(case.shown().await, ["-----> [1/2] RUN a (cached)", "-----> [2/2] RUN b"]);
+}
+
+#[tokio::test]
 async fn lines_of_steps_that_run_side_by_side_say_whose_they_are() {
     let mut case = Case::new();
     case.step("[a 1/1] RUN a", false, "");
@@ -83,17 +95,9 @@ async fn lines_of_steps_that_run_side_by_side_say_whose_they_are() {
     case.print("[a 1/1] RUN a", "1\n");
     case.print("[b 1/1] RUN b", "2\n");
     case.print("[a 1/1] RUN a", "3\n");
-    let shown = case.shown().await;
-    assert_eq!(
-        shown[2..],
-        [
-            "       1",
-            "-----> [b 1/1] RUN b, going on",
-            "       2",
-            "-----> [a 1/1] RUN a, going on",
-            "       3"
-        ]
-    );
+    let (one, two) = ("-----> [a 1/1] RUN a", "-----> [b 1/1] RUN b");
+    let again = format!("{one}, going on");
+    assert_eq!(case.shown().await, [one, "       1", two, "       2", &again, "       3"]);
 }
 
 #[tokio::test]
