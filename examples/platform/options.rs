@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use paas::DomainName;
+use paas::run::proxy::{Front, ProxyConfig};
 
 /// What the command line says.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(crate) struct Options {
     /// Whom a public authority may write to.
     pub(crate) acme: Option<String>,
     pub(crate) git: Option<SocketAddr>,
+    /// Proxies before this platform's own.
+    pub(crate) front: Front,
     pub(crate) domain: DomainName,
     pub(crate) demo: bool,
     pub(crate) keep_apps: bool,
@@ -28,6 +31,9 @@ Usage: platform [OPTIONS]
   --https ADDR    the same over TLS                   [127.0.0.1:5443, or a free port]
   --acme EMAIL    certificates of Let's Encrypt for public names; needs --https to be reached on port 443
   --git ADDR      where git pushes arrive             [127.0.0.1:5081, or a free port]
+  --trust NETWORK a proxy before this one connects from there: what it says of clients' addresses and HTTPS is believed
+  --proxy-protocol
+                  such a proxy begins each connection with a PROXY header
   --domain NAME   apps answer to APP.NAME             [localhost]
   --no-demo       deploy no sample app
   --keep-apps     apps and databases go on after the end
@@ -42,6 +48,7 @@ impl Options {
             https: None,
             acme: None,
             git: None,
+            front: Front::default(),
             domain: DomainName::new("localhost").map_err(|e| e.to_string())?,
             demo: true,
             keep_apps: false,
@@ -56,6 +63,12 @@ impl Options {
                 "--acme" if cfg!(feature = "acme") => options.acme = Some(value()?),
                 "--acme" => return Err("this build has no ACME: add --features acme".to_owned()),
                 "--git" => options.git = Some(address(&arg, &value()?)?),
+                "--trust" => {
+                    let network = value()?;
+                    let wrong = |e| format!("{arg} {network}: {e}; write it as 10.0.0.0/8 or 10.0.0.5/32");
+                    options.front.peers.push(network.parse().map_err(wrong)?);
+                }
+                "--proxy-protocol" => options.front.proxy_protocol = true,
                 "--domain" => options.domain = value()?.parse().map_err(|e| format!("{e}"))?,
                 "--no-demo" => options.demo = false,
                 "--keep-apps" => options.keep_apps = true,
@@ -63,7 +76,17 @@ impl Options {
                 _ => return Err(format!("there is no option {arg}\n\n{USAGE}")),
             }
         }
+        if options.front.proxy_protocol && options.front.peers.is_empty() {
+            return Err("--proxy-protocol needs --trust: from where does the proxy connect?".to_owned());
+        }
         Ok(options)
+    }
+
+    /// How requests are brought to apps.
+    pub(crate) fn proxy(&self) -> ProxyConfig {
+        let mut config = ProxyConfig::default();
+        config.front = self.front.clone();
+        config
     }
 }
 

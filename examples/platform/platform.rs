@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use paas::run::handover::{Door, Predecessor};
 use paas::run::logs::{FileLogs, LogBounds};
+use paas::run::proxy::Proxy;
 use paas::run::proxy::tls::{Authority, Certificates};
-use paas::run::proxy::{Proxy, ProxyConfig};
 use paas::{
     AppName, Cancel, CancelReason, Clock, DomainName, Engine, Error, ErrorCode, Result, Router, SteadyClock,
     SystemClock,
@@ -107,7 +107,7 @@ impl Platform {
         let site = Site { folder: folder.path.clone(), token, http, https, git, ca, domain };
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let logs = Arc::new(FileLogs::open(site.folder.join("logs"), LogBounds::default())?);
-        let proxy = Proxy::new(ProxyConfig::default(), logs.clone(), Arc::new(SystemClock::new()));
+        let proxy = Proxy::new(options.proxy(), logs.clone(), Arc::new(SystemClock::new()));
 
         let (router, mut works) = match &mut before {
             None => {

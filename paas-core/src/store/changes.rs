@@ -7,8 +7,6 @@ use super::{QueueState, Table, Transaction, Write, turn_lease};
 /// What a call changes, for those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Change {
-    /// Nothing that anybody waits for.
-    Nothing,
     /// What readers see.
     Rows,
     /// That, and perhaps what can be claimed.
@@ -47,10 +45,8 @@ impl Changes {
 
     pub(super) fn tell(&self, change: Change) {
         let wake = |sender: &watch::Sender<u64>| sender.send_modify(|n| *n = n.wrapping_add(1));
-        if change >= Change::Rows {
-            wake(&self.rows);
-        }
-        if change >= Change::Queue {
+        wake(&self.rows);
+        if change == Change::Queue {
             wake(&self.queue);
         }
     }

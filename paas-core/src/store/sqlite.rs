@@ -70,12 +70,12 @@ impl SqliteStore {
     /// # Errors
     /// `unavailable`, `disk_full`.
     pub async fn end_leases(&self) -> Result<()> {
-        self.write(Change::Queue, queue::end_leases).await
+        self.write(Some(Change::Queue), queue::end_leases).await
     }
 
     async fn write<T: Send + 'static>(
         &self,
-        change: Change,
+        change: Option<Change>,
         work: impl FnOnce(&Connection, DateTime<Utc>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let clock = self.clock.clone();
@@ -135,7 +135,7 @@ fn located(error: Error, path: &Path) -> Error {
 #[async_trait]
 impl Store for SqliteStore {
     async fn commit(&self, transaction: Transaction) -> Result<u64> {
-        self.write(Change::of(&transaction), move |c, now| commit::commit(c, transaction, now)).await
+        self.write(Some(Change::of(&transaction)), move |c, now| commit::commit(c, transaction, now)).await
     }
 
     async fn get(&self, table: Table, key: &str) -> Result<Option<Row>> {
@@ -150,22 +150,22 @@ impl Store for SqliteStore {
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Option<Row>> {
         let request = request.clone();
-        self.write(Change::Nothing, move |c, now| queue::claim(c, &request, now)).await
+        self.write(None, move |c, now| queue::claim(c, &request, now)).await
     }
 
     async fn renew(&self, fence: &Fence, ttl: Duration) -> Result<u64> {
         let fence = *fence;
-        self.write(Change::Nothing, move |c, now| queue::renew(c, &fence, ttl, now)).await
+        self.write(None, move |c, now| queue::renew(c, &fence, ttl, now)).await
     }
 
     async fn lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<bool> {
         let (name, owner) = (name.to_owned(), owner.to_owned());
-        self.write(Change::Nothing, move |c, now| queue::lease(c, &name, &owner, ttl, now)).await
+        self.write(None, move |c, now| queue::lease(c, &name, &owner, ttl, now)).await
     }
 
     async fn unlease(&self, name: &str, owner: &str) -> Result<()> {
         let (name, owner) = (name.to_owned(), owner.to_owned());
-        self.write(Change::of_lease(&name), move |c, _| queue::unlease(c, &name, &owner)).await
+        self.write(Some(Change::of_lease(&name)), move |c, _| queue::unlease(c, &name, &owner)).await
     }
 
     async fn leased(&self, name: &str) -> Result<Option<String>> {

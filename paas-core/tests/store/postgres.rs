@@ -224,7 +224,7 @@ async fn whoever_follows_events_sees_each_once_and_in_order_however_many_engines
     let all = STORES * WRITERS * EACH * 2;
     let (mut cursor, mut seen) = (0, Vec::new());
     while seen.len() < all {
-        let over = writers.iter().all(tokio::task::JoinHandle::is_finished);
+        let over = writers.iter().all(JoinHandle::is_finished);
         let events = reader.events(cursor, None, 7).await.unwrap();
         assert!(!over || !events.is_empty(), "{} of {all} events were never seen", all - seen.len());
         for event in events {

@@ -23,6 +23,7 @@ pub(super) struct Record {
     pub(super) route: Arc<Route>,
     /// The line as far as it is known.
     line: String,
+    scheme: &'static str,
     claim: Option<Claim>,
     pub(super) began: Instant,
     connect: Option<Duration>,
@@ -58,6 +59,7 @@ impl Record {
             peer: Arc::clone(peer),
             route,
             line,
+            scheme: peer.scheme,
             claim: None,
             began: Instant::now(),
             connect: None,
@@ -68,8 +70,9 @@ impl Record {
         }
     }
 
-    /// It goes on under this id, for these.
-    pub(super) fn mark(&mut self, id: &str, forwarded_for: &str) {
+    /// It goes on under this id, for these, who came in this way.
+    pub(super) fn mark(&mut self, id: &str, forwarded_for: &str, scheme: &'static str) {
+        self.scheme = scheme;
         self.line.push_str(id);
         self.line.push_str(" fwd=\"");
         escape(&mut self.line, forwarded_for);
@@ -149,7 +152,7 @@ impl Record {
         if let Some(status) = status {
             line.push_str(status.as_str());
         }
-        put(&mut line, format_args!(" bytes={} protocol={}", self.bytes, self.peer.scheme));
+        put(&mut line, format_args!(" bytes={} protocol={}", self.bytes, self.scheme));
         line
     }
 }

@@ -20,18 +20,27 @@ pub struct Client {
     pub port: u16,
     /// Whether it connected over TLS: `X-Forwarded-Proto` is `https`.
     pub secure: bool,
+    /// Whether it is a proxy in front of this one, whose `X-Forwarded-Proto` and `X-Forwarded-Port` hold.
+    pub trusted: bool,
 }
 
 impl Client {
     /// A client at this address which connected to this port without TLS.
     pub fn new(address: SocketAddr, port: u16) -> Self {
-        Self { address, port, secure: false }
+        Self { address, port, secure: false, trusted: false }
     }
 
     /// It connected over TLS.
     #[must_use]
     pub fn secure(mut self) -> Self {
         self.secure = true;
+        self
+    }
+
+    /// It is a proxy in front of this one.
+    #[must_use]
+    pub fn trusted(mut self) -> Self {
+        self.trusted = true;
         self
     }
 }
@@ -42,7 +51,7 @@ pub(super) struct Peer {
     pub(super) address: HeaderValue,
     pub(super) port: HeaderValue,
     pub(super) scheme: &'static str,
-    pub(super) proto: HeaderValue,
+    pub(super) trusted: bool,
     pub(super) tunnels: TaskTracker,
     /// Tunnels on it are to end.
     pub(super) closing: CancellationToken,
@@ -62,7 +71,7 @@ impl Peer {
             address: HeaderValue::from_str(&ip).unwrap_or(HeaderValue::from_static("unknown")),
             port: HeaderValue::from(client.port),
             scheme,
-            proto: HeaderValue::from_static(scheme),
+            trusted: client.trusted,
             tunnels,
             closing,
             heads: Heads::default(),

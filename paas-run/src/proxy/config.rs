@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::front::Front;
+
 /// Limits and timeouts. The defaults are those of Heroku's router where it publishes them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -36,6 +38,8 @@ pub struct ProxyConfig {
     /// Whether plain HTTP/1.1 requests, which most are, take the short way, at about half the cost: true. They are answered
     /// alike without it.
     pub short_way: bool,
+    /// The proxies in front of this one: none.
+    pub front: Front,
     /// What happens to tunnels (WebSocket) of instances that are drained.
     pub tunnels: TunnelDrain,
     /// How long requests may take after the proxy was told to stop: 30 s (H24).
@@ -72,6 +76,7 @@ impl Default for ProxyConfig {
             pool_size: 256,
             buffer_bytes: 64 * 1024,
             short_way: true,
+            front: Front::default(),
             tunnels: TunnelDrain::Close,
             shutdown_grace: Duration::from_secs(30),
             linger: Duration::from_secs(60),

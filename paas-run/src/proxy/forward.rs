@@ -116,7 +116,8 @@ impl Shared {
         let on_upgrade = on_upgrade.filter(|_| upload.is_none() && headers::wants_upgrade(&parts));
         let start = self.clock.now().timestamp_millis();
         let marks = headers::to_backend(&mut parts, peer, on_upgrade.is_some(), upload.is_some(), start);
-        open.mark(marks.id.to_str().unwrap_or_default(), marks.forwarded_for.to_str().unwrap_or_default());
+        let forwarded_for = marks.forwarded_for.to_str().unwrap_or_default();
+        open.mark(marks.id.to_str().unwrap_or_default(), forwarded_for, marks.proto);
         told.id = Some(marks.id);
         let request = Request::from_parts(parts, body);
 

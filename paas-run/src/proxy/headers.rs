@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::client::Peer;
 use super::fault::Fault;
-use super::ids;
+use super::{front, ids};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -102,6 +102,7 @@ pub(super) fn wants_upgrade(parts: &Parts) -> bool {
 pub(super) struct Marks {
     pub(super) id: HeaderValue,
     pub(super) forwarded_for: HeaderValue,
+    pub(super) proto: &'static str,
 }
 
 /// Makes the client's head ours: hop-by-hop headers out, Heroku's in. `start` is in milliseconds of Unix time.
@@ -138,8 +139,11 @@ pub(super) fn to_backend(parts: &mut Parts, peer: &Peer, upgrade: bool, has_body
     }
     let forwarded_for = appended(headers, &FORWARDED_FOR, &peer.address);
     headers.insert(FORWARDED_FOR, forwarded_for.clone());
-    headers.insert(FORWARDED_PROTO, peer.proto.clone());
-    headers.insert(FORWARDED_PORT, peer.port.clone());
+    let believed = |name: HeaderName| headers.get(name).filter(|_| peer.trusted).map(HeaderValue::as_bytes);
+    let proto = believed(FORWARDED_PROTO).and_then(front::proto).unwrap_or(peer.scheme);
+    let port = believed(FORWARDED_PORT).and_then(front::port).map(HeaderValue::from);
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    headers.insert(FORWARDED_PORT, port.unwrap_or_else(|| peer.port.clone()));
     headers.insert(REQUEST_START, HeaderValue::from(start));
     let via = appended(headers, &VIA, &OUR_VIA);
     headers.insert(VIA, via);
@@ -151,7 +155,7 @@ pub(super) fn to_backend(parts: &mut Parts, peer: &Peer, upgrade: bool, has_body
             id
         }
     };
-    Marks { id, forwarded_for }
+    Marks { id, forwarded_for, proto }
 }
 
 /// Makes the app's head ours. `upgrade`: the app said 101.

@@ -8,6 +8,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `serve`, `wire`, `rewound`, `client` | a client's connection: accepting, draining, a client that takes nothing |
+//! | `front` | proxies in front of this one: whose word holds, and how they give it |
 //! | `table`, `route` | which host leads to which backends; the swap that drops nothing |
 //! | `tls` | HTTPS: the certificate of the host that a client names |
 //! | `trust` | until when that holds, for a proxy that follows a store |
@@ -29,6 +30,7 @@ mod dates;
 mod deadline;
 mod fault;
 mod forward;
+mod front;
 mod headers;
 mod ids;
 mod page;
@@ -70,6 +72,7 @@ pub use self::client::Client;
 use self::client::Peer;
 pub use self::config::{ProxyConfig, TunnelDrain};
 use self::dates::Dates;
+pub use self::front::{Front, IpNet};
 use self::serve::Entry;
 use self::table::Table;
 pub use self::traffic::Traffic;

@@ -10,13 +10,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use paas_core::{Cancel, Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Shared;
 use super::client::{Client, Peer};
 use super::config::TunnelDrain;
+use super::front::announced;
 use super::plain::{self, Rest};
 use super::rewound::Rewound;
 use super::wire::Wire;
@@ -40,6 +41,7 @@ struct Stops {
 }
 
 /// What a listener's connections begin with.
+#[derive(Clone)]
 pub(super) enum Entry {
     /// A request.
     Plain,
@@ -80,24 +82,9 @@ pub(super) async fn serve(
                     tracing::debug!(error = %error, "a client's connection keeps Nagle's algorithm");
                 }
                 let client = Client { secure: entry.is_secure(), ..Client::new(address, port) };
-                let peer = Arc::new(Peer::new(client, tracker.clone(), stops.tunnels.clone()));
-                let (shared, stops) = (Arc::clone(&shared), stops.clone());
-                match &entry {
-                    Entry::Plain => drop(tracker.spawn(connection(shared, stream, peer, stops))),
-                    #[cfg(feature = "tls")]
-                    Entry::Tls(handshakes) => {
-                        let handshakes = handshakes.clone();
-                        tracker.spawn(async move {
-                            let stream = tokio::select! {
-                                stream = handshakes.shake(stream) => stream,
-                                () = stops.gently.cancelled() => None,
-                            };
-                            if let Some(stream) = stream {
-                                connection(shared, stream, peer, stops).await;
-                            }
-                        });
-                    }
-                }
+                let arrival =
+                    Arrival { shared: Arc::clone(&shared), entry: entry.clone(), stops: stops.clone() };
+                tracker.spawn(arrival.serve(stream, client, tracker.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -125,6 +112,53 @@ pub(super) async fn serve(
         tracker.wait().await;
     }
     Ok(())
+}
+
+/// A connection that has just come.
+struct Arrival {
+    shared: Arc<Shared>,
+    entry: Entry,
+    stops: Stops,
+}
+
+impl Arrival {
+    async fn serve(self, mut stream: TcpStream, client: Client, tracker: TaskTracker) {
+        let front = &self.shared.config.front;
+        let client = match front.is_trusted(client.address.ip()) {
+            false => client,
+            true if !front.proxy_protocol => client.trusted(),
+            // What comes behind it is the client's own word.
+            true => match self.in_time(announced(&mut stream, client)).await {
+                Some(Ok(client)) => client,
+                Some(Err(error)) => {
+                    return tracing::debug!(error = %error, peer = %client.address, "a proxy in front doesn't say for whom it speaks");
+                }
+                None => return,
+            },
+        };
+        let peer = Arc::new(Peer::new(client, tracker, self.stops.tunnels.clone()));
+        match &self.entry {
+            Entry::Plain => connection(self.shared, stream, peer, self.stops).await,
+            #[cfg(feature = "tls")]
+            Entry::Tls(handshakes) => {
+                let stream = tokio::select! {
+                    stream = handshakes.shake(stream) => stream,
+                    () = self.stops.gently.cancelled() => None,
+                };
+                if let Some(stream) = stream {
+                    connection(self.shared, stream, peer, self.stops).await;
+                }
+            }
+        }
+    }
+
+    /// `None` when it takes too long, or the listener stops.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = tokio::time::timeout(self.shared.config.header_timeout, work) => done.ok(),
+            () = self.stops.gently.cancelled() => None,
+        }
+    }
 }
 
 /// The client went away between connecting and being accepted.

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use paas_run::proxy::Client;
+use paas_run::proxy::{Client, Front};
 use tower::ServiceExt as _;
 
-use crate::support::{Conn, World, echo, header, origin};
+use crate::support::{Conn, World, echo, field, header, origin};
 
 #[tokio::test]
 async fn an_app_is_told_what_heroku_tells() {
@@ -149,4 +149,53 @@ async fn an_embedder_mounts_the_service_behind_a_server_and_layers_of_its_own() 
         (Some("https"), Some("443"))
     );
     assert!(world.logged("at=info").await.ends_with("protocol=https"));
+}
+
+fn loopback() -> Front {
+    Front::trusting(["127.0.0.0/8".parse().expect("a network")])
+}
+
+#[tokio::test]
+async fn a_proxy_in_front_is_believed_how_its_clients_came() {
+    let world = World::serving(&[echo().await], |config| config.front = loopback()).await;
+    let ask = async |more: &str| {
+        let answer = world.ask(&format!("GET / HTTP/1.1\r\nHost: hello.test\r\n{more}\r\n")).await;
+        let seen = answer.text();
+        let value = |name| header(seen, name).unwrap_or_default().to_owned();
+        ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port"].map(value)
+    };
+    let told = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n";
+    assert_eq!(ask(told).await, ["192.0.2.7, 127.0.0.1", "https", "443"]);
+    assert_eq!(field(&world.logged("192.0.2.7").await, "protocol"), "https");
+    // A chain of them, and headers that make a request take the other way.
+    let chain =
+        "X-Forwarded-Proto: https, http\r\nX-Forwarded-Port: 443, 80\r\nTE: trailers\r\nConnection: TE\r\n";
+    assert_eq!(ask(chain).await, ["127.0.0.1", "https", "443"]);
+    let own = world.address.port().to_string();
+    assert_eq!(ask("").await, ["127.0.0.1", "http", own.as_str()]);
+    let nonsense = "X-Forwarded-Proto: gopher\r\nX-Forwarded-Port: 0\r\n";
+    assert_eq!(ask(nonsense).await, ["127.0.0.1", "http", own.as_str()]);
+}
+
+#[tokio::test]
+async fn a_proxy_header_names_the_client_and_who_is_not_trusted_cannot_send_one() {
+    let front = loopback().with_proxy_protocol();
+    let world = World::serving(&[echo().await], |config| config.front = front).await;
+    let get = "GET / HTTP/1.1\r\nHost: hello.test\r\n\r\n";
+    let claims =
+        "GET / HTTP/1.1\r\nHost: hello.test\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\n\r\n";
+    let announced = world.ask(&format!("PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n{claims}{get}")).await;
+    let seen = announced.text();
+    assert_eq!(header(seen, "x-forwarded-for"), Some("192.0.2.7"));
+    assert_eq!(header(seen, "x-forwarded-proto"), Some("https"));
+    assert_eq!(header(seen, "x-forwarded-port"), Some("443"));
+    let mut silent = world.connect().await;
+    silent.send(get).await;
+    assert!(silent.answer().await.is_none(), "a proxy in front that doesn't say for whom it speaks");
+
+    let elsewhere = Front::trusting(["192.0.2.0/24".parse().expect("a network")]).with_proxy_protocol();
+    let world = World::serving(&[echo().await], |config| config.front = elsewhere).await;
+    assert_eq!(header(world.ask(get).await.text(), "x-forwarded-for"), Some("127.0.0.1"));
+    let forged = world.ask(&format!("PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n{get}")).await;
+    assert_eq!(forged.status, 400);
 }

@@ -48,7 +48,11 @@ async fn hear(
     loop {
         tokio::select! {
             message = poll_fn(|cx| connection.poll_message(cx)) => match message {
-                Some(Ok(AsyncMessage::Notification(note))) => changes.tell(heard_of(note.payload(), me)),
+                Some(Ok(AsyncMessage::Notification(note))) => {
+                    if let Some(change) = heard_of(note.payload(), me) {
+                        changes.tell(change);
+                    }
+                }
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(e.into()),
                 None => return Ok(()),
@@ -72,10 +76,10 @@ pub(super) fn note(me: &str, change: Change) -> String {
 }
 
 /// What this note tells, to everybody but its teller.
-fn heard_of(note: &str, me: &str) -> Change {
+fn heard_of(note: &str, me: &str) -> Option<Change> {
     match note.strip_suffix(ROWS) {
-        Some(teller) if teller != me => Change::Rows,
-        None if note != me => Change::Queue,
-        _ => Change::Nothing,
+        Some(teller) if teller != me => Some(Change::Rows),
+        None if note != me => Some(Change::Queue),
+        _ => None,
     }
 }

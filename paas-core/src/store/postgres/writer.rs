@@ -191,5 +191,5 @@ impl Writer {
 
 /// What these transactions change together.
 fn change<'a>(transactions: impl IntoIterator<Item = &'a Transaction>) -> Change {
-    transactions.into_iter().map(Change::of).max().unwrap_or(Change::Nothing)
+    transactions.into_iter().map(Change::of).max().unwrap_or(Change::Rows)
 }

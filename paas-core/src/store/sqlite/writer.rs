@@ -26,7 +26,7 @@ pub(super) trait Job: Send {
     fn error(&self) -> Option<&Error>;
 
     /// Tells the caller how the work went, or why its transaction didn't happen. Says what it changed.
-    fn answer(self: Box<Self>, ended: Result<(), &Error>) -> Change;
+    fn answer(self: Box<Self>, ended: Result<(), &Error>) -> Option<Change>;
 }
 
 /// Some work with an answer.
@@ -34,12 +34,12 @@ pub(super) struct Call<T, W> {
     work: Option<W>,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
-    change: Change,
+    change: Option<Change>,
 }
 
 impl<T, W> Call<T, W> {
     /// `change` is what it changes when it goes well.
-    pub(super) fn new(work: W, change: Change) -> (Self, oneshot::Receiver<Result<T>>) {
+    pub(super) fn new(work: W, change: Option<Change>) -> (Self, oneshot::Receiver<Result<T>>) {
         let (reply, answer) = oneshot::channel();
         (Self { work: Some(work), result: None, reply, change }, answer)
     }
@@ -56,14 +56,14 @@ impl<T: Send, W: FnOnce(&Connection) -> Result<T> + Send> Job for Call<T, W> {
         self.result.as_ref()?.as_ref().err()
     }
 
-    fn answer(self: Box<Self>, ended: Result<(), &Error>) -> Change {
+    fn answer(self: Box<Self>, ended: Result<(), &Error>) -> Option<Change> {
         let result = match (self.result, ended) {
             (Some(Err(own)), _) => Err(own),
             (Some(Ok(value)), Ok(())) => Ok(value),
             (_, Err(e)) => Err(copy(e)),
             (None, Ok(())) => Err(Error::new(ErrorCode::Internal, "the store's writer left a call out")),
         };
-        let change = if result.is_ok() { self.change } else { Change::Nothing };
+        let change = self.change.filter(|_| result.is_ok());
         // Whoever doesn't wait any more doesn't want to know.
         let _ = self.reply.send(result);
         change
@@ -80,8 +80,8 @@ impl Job for Look {
         None
     }
 
-    fn answer(self: Box<Self>, _: Result<(), &Error>) -> Change {
-        Change::Nothing
+    fn answer(self: Box<Self>, _: Result<(), &Error>) -> Option<Change> {
+        None
     }
 }
 
@@ -90,11 +90,13 @@ pub(super) fn run(connection: &Connection, jobs: &mpsc::Receiver<Box<dyn Job>>, 
     let mut others = None;
     while let Some(first) = next(connection, jobs, changes, &mut others) {
         let mut waiting: VecDeque<_> = std::iter::once(first).chain(jobs.try_iter().take(MOST - 1)).collect();
-        let mut change = Change::Nothing;
+        let mut change = None;
         while !waiting.is_empty() {
             change = change.max(write_together(connection, &mut waiting));
         }
-        changes.tell(change);
+        if let Some(change) = change {
+            changes.tell(change);
+        }
     }
 }
 
@@ -127,7 +129,7 @@ fn next(
 
 /// Carries out what waits in one transaction and answers each. Leaves over what came after a failure that
 /// undid the whole transaction. Says what was changed.
-fn write_together(connection: &Connection, waiting: &mut VecDeque<Box<dyn Job>>) -> Change {
+fn write_together(connection: &Connection, waiting: &mut VecDeque<Box<dyn Job>>) -> Option<Change> {
     let mut done: Vec<Box<dyn Job>> = Vec::with_capacity(waiting.len());
     let ended = match execute(connection, "BEGIN IMMEDIATE") {
         Err(e) => {
@@ -150,8 +152,11 @@ fn write_together(connection: &Connection, waiting: &mut VecDeque<Box<dyn Job>>)
         // Where even this fails, the next transaction can't begin and says so.
         let _ = execute(connection, "ROLLBACK");
     }
-    let answers = done.into_iter().map(|job| job.answer(ended.as_ref().copied()));
-    answers.max().unwrap_or(Change::Nothing)
+    let mut change = None;
+    for job in done {
+        change = change.max(job.answer(ended.as_ref().copied()));
+    }
+    change
 }
 
 /// Undoes what `work` did if it fails, and only that.

@@ -8,6 +8,8 @@ pub(super) enum Field {
     ContentLength,
     Date,
     ForwardedFor,
+    ForwardedPort,
+    ForwardedProto,
     /// Told by us, whatever a client says.
     Ours,
     Host,
@@ -34,8 +36,10 @@ impl Field {
             12 => &[("x-request-id", Self::RequestId)],
             14 => &[("content-length", Self::ContentLength)],
             15 => &[("x-forwarded-for", Self::ForwardedFor), ("x-request-start", Self::Ours)],
-            16 => &[("x-forwarded-port", Self::Ours), ("proxy-connection", Self::Hop)],
-            17 => &[("x-forwarded-proto", Self::Ours), ("transfer-encoding", Self::TransferEncoding)],
+            16 => &[("x-forwarded-port", Self::ForwardedPort), ("proxy-connection", Self::Hop)],
+            17 => {
+                &[("x-forwarded-proto", Self::ForwardedProto), ("transfer-encoding", Self::TransferEncoding)]
+            }
             18 => &[("proxy-authenticate", Self::Hop)],
             19 => &[("proxy-authorization", Self::Hop)],
             _ => &[],

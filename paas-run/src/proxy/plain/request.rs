@@ -11,7 +11,7 @@ use crate::proxy::access::Record;
 use crate::proxy::client::Peer;
 use crate::proxy::headers::{VIA_NAME, is_id, name_of};
 use crate::proxy::serve::PREFACE;
-use crate::proxy::{Shared, ids};
+use crate::proxy::{Shared, front, ids};
 
 /// What the bytes are that a client has sent.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ struct Found<'a> {
     length: Option<u64>,
     last: bool,
     forwarded_for: Option<&'a str>,
+    forwarded_port: Option<&'a [u8]>,
+    forwarded_proto: Option<&'a [u8]>,
     via: Option<&'a str>,
     id: Option<&'a str>,
     accept: Option<&'a [u8]>,
@@ -112,10 +114,19 @@ fn read_head(
         None => address,
         Some(before) => &format!("{before}, {address}"),
     };
-    record.mark(id, forwarded_for);
+    let proto = found.forwarded_proto.filter(|_| peer.trusted).and_then(front::proto).unwrap_or(peer.scheme);
+    let port = found.forwarded_port.filter(|_| peer.trusted).and_then(front::port);
+    record.mark(id, forwarded_for, proto);
     line(out, "X-Forwarded-For", forwarded_for.as_bytes());
-    line(out, "X-Forwarded-Proto", peer.proto.as_bytes());
-    line(out, "X-Forwarded-Port", peer.port.as_bytes());
+    line(out, "X-Forwarded-Proto", proto.as_bytes());
+    match port {
+        Some(port) => {
+            out.extend_from_slice(b"X-Forwarded-Port: ");
+            number(out, port.into());
+            out.extend_from_slice(b"\r\n");
+        }
+        None => line(out, "X-Forwarded-Port", peer.port.as_bytes()),
+    }
     out.extend_from_slice(b"X-Request-Start: ");
     number(out, shared.clock.now().timestamp_millis().unsigned_abs());
     out.extend_from_slice(b"\r\nVia: ");
@@ -160,6 +171,15 @@ fn gather<'a>(head: &Request<'_, 'a>, out: &mut Vec<u8>) -> Option<Found<'a>> {
             }
             Field::ForwardedFor => {
                 once(&mut found.forwarded_for, value()?)?;
+                continue;
+            }
+            // Of several the first one counts, as on the long way.
+            Field::ForwardedPort => {
+                found.forwarded_port.get_or_insert(header.value);
+                continue;
+            }
+            Field::ForwardedProto => {
+                found.forwarded_proto.get_or_insert(header.value);
                 continue;
             }
             Field::Via => {
