@@ -8,13 +8,8 @@ use paas::{AddonService, AppName, Engine, Error, ErrorCode, Result};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+use crate::machine::SAMPLE;
 use crate::platform::Site;
-
-const FILES: [(&str, &str); 3] = [
-    ("Procfile", include_str!("../sample-app/Procfile")),
-    ("hello.pl", include_str!("../sample-app/hello.pl")),
-    ("page.html", include_str!("../sample-app/page.html")),
-];
 
 /// Deploys it, unless it is live already.
 pub(crate) async fn deploy(site: &Site, engine: &Engine) -> Result<()> {
@@ -25,7 +20,7 @@ pub(crate) async fn deploy(site: &Site, engine: &Engine) -> Result<()> {
     let dir = site.folder.join("sample-app");
     let failed = |e| Error::from_io("can't write the sample app", e);
     std::fs::create_dir_all(&dir).map_err(failed)?;
-    for (file, text) in FILES {
+    for (file, text) in SAMPLE {
         std::fs::write(dir.join(file), text).map_err(failed)?;
     }
     let app_json = match database(engine).await {

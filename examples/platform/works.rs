@@ -3,14 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use paas::addons::postgres::{Postgres, PostgresServer};
-use paas::build::{
-    BuildpackBuilder, BuildpackConfig, DirectorySource, GitReceive, GitRepos, GitSource, ReceiveOptions,
-    TarballSource,
-};
+use paas::build::{DirectorySource, GitReceive, GitRepos, GitSource, ReceiveOptions, TarballSource};
 use paas::run::logs::FileLogs;
-use paas::run::process::{ProcessConfig, ProcessRuntime};
-use paas::sandbox::Helper;
 use paas::store::SqliteStore;
 use paas::vault::KeyFile;
 use paas::{
@@ -19,14 +13,14 @@ use paas::{
 };
 use tokio::task::JoinHandle;
 
+use crate::machine::Machine;
 use crate::platform::Site;
 
 /// The engine and what it works with. Users' requests need none of it.
 #[derive(Debug)]
 pub(crate) struct Works {
     pub(crate) engine: Engine,
-    runtime: Arc<ProcessRuntime>,
-    postgres: PostgresServer,
+    machine: Machine,
     receive: GitReceive,
     stop: Cancel,
     server: Option<JoinHandle<()>>,
@@ -41,28 +35,20 @@ impl Works {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let data = site.folder.as_path();
-        let helper = Helper::current().map_err(|e| Error::new(ErrorCode::NotInitialised, e.to_string()))?;
         let blobs = Arc::new(DirBlobs::open(data.join("blobs"))?.with_clock(clock.clone()));
         let store = Arc::new(SqliteStore::open(data.join("paas.db"), clock.clone())?);
         let tokens = Tokens::new(store.clone()).allow_create();
         tokens.ensure(&owner().name, &site.token).await?;
 
-        let process =
-            ProcessConfig::new(data.join("run"), blobs.clone(), logs.clone(), clock.clone(), helper.clone());
-        let runtime = Arc::new(ProcessRuntime::open(process).await?);
-        // The runtime has the folder for itself, so whoever holds a lease is dead.
+        let machine = Machine::open(data, blobs.clone(), logs.clone(), clock.clone()).await?;
+        // The machine's runtime has the folder for itself, so whoever holds a lease is dead.
         store.end_leases().await?;
-        for missing in runtime.missing() {
-            eprintln!(" !     This machine can't isolate apps fully: {missing}");
-        }
-        let buildpacks = BuildpackConfig::new(data.join("build"), blobs.clone(), helper).hiding(data);
-        let postgres = PostgresServer::managed(data.join("postgres"));
         let repos = GitRepos::open(data.join("git"))?;
         let mut options = EngineOptions::default();
         options.domain = site.domain.clone();
         options.public_port = Some(site.http.port());
         options.work_dir = data.join("work");
-        let engine = Engine::builder(store, runtime.clone(), router)
+        let engine = Engine::builder(store, machine.runtime(), router)
             .with_options(options)
             .with_vault(Vault::of_file(KeyFile::new(data.join("master.key")))?)
             .with_blobs(blobs)
@@ -72,16 +58,14 @@ impl Works {
             .with_source(repos.source())
             .with_source(Arc::new(DirectorySource::new()))
             .with_source(Arc::new(TarballSource::new()))
-            .with_source(Arc::new(GitSource::new()))
-            .with_builder(Arc::new(BuildpackBuilder::open(buildpacks).await?))
-            .with_addon(Arc::new(Postgres::new(postgres.clone())))
-            .build()?;
-        postgres.resume().await?;
+            .with_source(Arc::new(GitSource::new()));
+        let engine = machine.equip(engine).build()?;
+        machine.resume().await?;
         engine.start().await?;
         // Until now whoever comes waits at the listeners, or is answered by the platform that is replaced.
         engine.routed().await;
         let receive = GitReceive::start(engine.clone(), repos, ReceiveOptions::default()).await?;
-        Ok(Self { engine, runtime, postgres, receive, stop: Cancel::new(), server: None })
+        Ok(Self { engine, machine, receive, stop: Cancel::new(), server: None })
     }
 
     /// Receives pushes from now on.
@@ -96,19 +80,16 @@ impl Works {
         self.receive.finish(patience).await;
         joined(self.server).await?;
         self.engine.shutdown().await;
-        self.runtime.close()
+        self.machine.let_go().await
     }
 
     /// Stops in order: no new pushes, the engine, then what it runs.
     pub(crate) async fn stop(self, keep_apps: bool) -> Result<()> {
         self.receive.shutdown().await;
         self.engine.shutdown().await;
-        if !keep_apps {
-            self.runtime.stop_all().await;
-        }
+        let stopped = if keep_apps { Ok(()) } else { self.machine.stop().await };
         self.stop.cancel(CancelReason::Shutdown);
-        joined(self.server).await?;
-        if keep_apps { Ok(()) } else { self.postgres.stop().await }
+        joined(self.server).await.and(stopped)
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a build may copy from: the checkout without what `.dockerignore` names, as a tar stream that is made while it
-//! is sent. The same tree gives the same bytes, whenever it was checked out.
+//! is sent.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use paas_core::{Error, Result, blocking};
@@ -17,8 +18,6 @@ use super::daemon::Body;
 use super::ignored::Ignored;
 use crate::file::read_small;
 
-/// The time of all files, in seconds since 1970: the first day that every format can hold.
-const EPOCH: u64 = 315_532_800;
 /// Sent at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 /// A larger `.dockerignore` is a mistake, in bytes.
@@ -30,6 +29,9 @@ pub(super) struct BuildContext {
     dir: PathBuf,
     dockerfile: String,
     ignored: Ignored,
+    /// The time of all files, in seconds since 1970. A file's time is nothing that a layer is found again by, but web
+    /// servers tell by it that a file has changed.
+    at: u64,
     /// Lines of `.dockerignore` that are no patterns.
     pub(super) wrong: Vec<String>,
 }
@@ -37,14 +39,15 @@ pub(super) struct BuildContext {
 impl BuildContext {
     /// Of this folder, with the `Dockerfile` at this path. A file beside it that is called as it and `.dockerignore` goes
     /// before the folder's own, as with Docker.
-    pub(super) fn of(dir: &Path, dockerfile: &str) -> Result<Self> {
+    pub(super) fn of(dir: &Path, dockerfile: &str, at: DateTime<Utc>) -> Result<Self> {
         let beside = format!("{dockerfile}.dockerignore");
         let text = match read_small(dir, &beside, MAX_BYTES)? {
             Some(text) => Some(text),
             None => read_small(dir, ".dockerignore", MAX_BYTES)?,
         };
         let (ignored, wrong) = Ignored::parse(&String::from_utf8_lossy(&text.unwrap_or_default()));
-        Ok(Self { dir: dir.to_owned(), dockerfile: dockerfile.to_owned(), ignored, wrong })
+        let at = u64::try_from(at.timestamp()).unwrap_or_default();
+        Ok(Self { dir: dir.to_owned(), dockerfile: dockerfile.to_owned(), ignored, at, wrong })
     }
 
     /// As a request's body; the other part makes it, and must run beside the request.
@@ -84,7 +87,7 @@ impl BuildContext {
             let out = self.ignored.leaves_out(&path) && Path::new(&self.dockerfile) != path;
             if kind.is_dir() {
                 if !out {
-                    tar.append_data(&mut header(EntryType::Directory, 0, 0o755), &path, io::empty())?;
+                    tar.append_data(&mut self.header(EntryType::Directory, 0, 0o755), &path, io::empty())?;
                 }
                 if !out || leads_to_it || !self.ignored.is_final() {
                     self.folder(tar, &path)?;
@@ -96,27 +99,27 @@ impl BuildContext {
             }
             if kind.is_symlink() {
                 let to = fs::read_link(entry.path())?;
-                tar.append_link(&mut header(EntryType::Symlink, 0, 0o777), &path, to)?;
+                tar.append_link(&mut self.header(EntryType::Symlink, 0, 0o777), &path, to)?;
             } else if kind.is_file() {
                 let file = fs::File::open(entry.path())?;
                 let meta = file.metadata()?;
                 let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-                tar.append_data(&mut header(EntryType::Regular, meta.len(), mode), &path, file)?;
+                tar.append_data(&mut self.header(EntryType::Regular, meta.len(), mode), &path, file)?;
             }
         }
         Ok(())
     }
-}
 
-fn header(kind: EntryType, size: u64, mode: u32) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(EPOCH);
-    header
+    fn header(&self, kind: EntryType, size: u64, mode: u32) -> Header {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(self.at);
+        header
+    }
 }
 
 /// Hands over to the request.
@@ -141,7 +144,7 @@ mod tests {
     use super::*;
 
     async fn packed(dir: &Path, dockerfile: &str) -> Vec<u8> {
-        let (body, packing) = BuildContext::of(dir, dockerfile).unwrap().body();
+        let (body, packing) = BuildContext::of(dir, dockerfile, DateTime::UNIX_EPOCH).unwrap().body();
         let (body, packing) = tokio::join!(body.collect(), packing);
         packing.unwrap();
         body.unwrap().to_bytes().to_vec()

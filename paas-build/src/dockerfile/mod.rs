@@ -64,8 +64,8 @@ impl DockerfileBuilder {
     }
 
     /// What the app asks for, checked before a long build.
-    async fn plan(&self, request: &BuildRequest) -> Result<(Plan, BuildContext)> {
-        let dir = request.checkout.dir.clone();
+    async fn plan(&self, ctx: &Context, request: &BuildRequest) -> Result<(Plan, BuildContext)> {
+        let (dir, now) = (request.checkout.dir.clone(), ctx.clock.now());
         let (wish, context, dockerfile) = blocking(move || {
             let wish = Wish::read(&dir)?;
             procfile::read(&dir)?;
@@ -76,7 +76,7 @@ impl DockerfileBuilder {
                     format!("there is no {dockerfile} in the code"),
                 ));
             }
-            let context = BuildContext::of(&dir, &dockerfile)?;
+            let context = BuildContext::of(&dir, &dockerfile, now)?;
             Ok((wish, context, dockerfile))
         })
         .await?;
@@ -143,7 +143,7 @@ impl Builder for DockerfileBuilder {
     async fn build(&self, ctx: &Context, request: &BuildRequest) -> Result<Artifact> {
         let dir = request.checkout.dir.clone();
         let manifest = blocking(move || app_json::read(&dir)).await?;
-        let (plan, context) = self.plan(request).await?;
+        let (plan, context) = self.plan(ctx, request).await?;
         let mut redactor = ctx.log.redactor().clone();
         redactor.learn(&request.config);
         let log = ctx.log.redacting(redactor);

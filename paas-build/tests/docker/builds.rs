@@ -130,6 +130,22 @@ async fn a_failed_step_is_told_with_its_words_and_its_exit_code() {
     assert!(error.message().contains("RUM"), "{error}");
 }
 
+#[tokio::test]
+async fn a_copied_file_is_as_old_as_its_layer() {
+    let Some(world) = World::new().await else { return };
+    let step = "RUN stat -c %Y /index.html > /time";
+    let app = world.app(&[("Dockerfile", &format!("{FROM}COPY index.html /\n{step}\nCMD [\"true\"]\n"))]);
+    let time = async || {
+        let artifact = app.build().await.unwrap();
+        world.file(&artifact, "time").await.unwrap().trim().parse::<i64>().unwrap()
+    };
+    app.write("index.html", "one");
+    let before = paas_core::Clock::now(&paas_core::SystemClock::new()).timestamp();
+    let one = time().await;
+    assert!(one >= before, "web servers tell by it whether a file has changed");
+    assert_eq!(time().await, one, "the same file is the same layer");
+}
+
 /// Whether a process with this word runs.
 fn runs(word: &str) -> bool {
     let listed = Command::new("ps").args(["-eo", "args"]).output().unwrap().stdout;
