@@ -7,6 +7,8 @@
 mod harness;
 
 mod disk;
+#[cfg(feature = "docker")]
+mod docker;
 mod failures;
 mod https;
 mod interrupts;

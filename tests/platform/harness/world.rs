@@ -28,6 +28,8 @@ pub(crate) struct World {
     /// What the platform finds programs in; ours where `None`.
     path: Option<OsString>,
     env: Vec<(String, String)>,
+    /// Another example that is run as this one.
+    binary: PathBuf,
     running: Option<Running>,
     ready: Option<Ready>,
 }
@@ -65,15 +67,17 @@ impl Ready {
     }
 }
 
-/// The example beside this test: `target/PROFILE/examples/platform`, or what `PAAS_PLATFORM` names.
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("PAAS_PLATFORM") {
-        return path.into();
-    }
+/// An example beside this test: `target/PROFILE/examples/NAME`.
+fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples/platform");
-    assert!(path.is_file(), "{} is missing: cargo build --example platform", path.display());
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(path.is_file(), "{} is missing: cargo build --examples --all-features", path.display());
     path
+}
+
+/// The example `platform`, or what `PAAS_PLATFORM` names.
+fn platform() -> PathBuf {
+    std::env::var_os("PAAS_PLATFORM").map_or_else(|| example("platform"), PathBuf::from)
 }
 
 impl World {
@@ -87,7 +91,13 @@ impl World {
     pub(crate) fn not_started() -> Self {
         let scratch = tempfile::Builder::new().prefix("paas-platform-").tempdir().unwrap();
         let data = scratch.path().join("data");
-        Self { data, scratch, path: None, env: Vec::new(), running: None, ready: None }
+        Self { data, scratch, path: None, env: Vec::new(), binary: platform(), running: None, ready: None }
+    }
+
+    /// Runs this example, which has the same options.
+    pub(crate) fn with_example(mut self, name: &str) -> Self {
+        self.binary = example(name);
+        self
     }
 
     /// Keeps its data in this folder.
@@ -154,7 +164,7 @@ impl World {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command.arg("--data").arg(&self.data).args(args).current_dir(self.scratch.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(path) = &self.path {

@@ -1,0 +1,145 @@
+//! The platform on Docker: the same promises, kept with images and containers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use paas::docker::bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use paas::docker::testkit::{BaseImage, TestDaemon};
+use paas::docker::{Docker, label};
+use paas::{ConfigEdit, ConfigVars, RollbackOrder};
+use tokio::runtime::Runtime;
+
+use crate::harness::{Client, Repo, World, until};
+
+/// A platform on a daemon for tests, and a look at that daemon.
+struct Case {
+    world: World,
+    docker: Docker,
+    runtime: Runtime,
+    _daemon: Arc<TestDaemon>,
+}
+
+impl Case {
+    /// `None` where there is no daemon.
+    fn new() -> Option<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let daemon = Arc::new(runtime.block_on(TestDaemon::shared())?);
+        runtime.block_on(daemon.image(BaseImage::Busybox)).unwrap();
+        let mut world =
+            World::not_started().with_example("docker_platform").with_env("DOCKER_HOST", daemon.host());
+        world.start_first();
+        let name = std::fs::read_to_string(world.data.join("docker-name")).unwrap();
+        let config = daemon.config().platform(name.parse().unwrap());
+        let docker = runtime.block_on(Docker::connect(config)).unwrap();
+        Some(Self { world, docker, runtime, _daemon: daemon })
+    }
+
+    /// The app's running containers by id, with what process each is.
+    fn containers(&self, app: &str) -> BTreeMap<String, String> {
+        let filters = self.docker.ours(&[(label::APP, app)]);
+        let options = ListContainersOptionsBuilder::new().filters(&filters).build();
+        let found = self.runtime.block_on(self.docker.client().list_containers(Some(options))).unwrap();
+        let row = |container: paas::docker::bollard::models::ContainerSummary| {
+            let process = container.labels?.get(label::PROCESS)?.clone();
+            Some((container.id?, process))
+        };
+        found.into_iter().filter_map(row).collect()
+    }
+
+    /// How many images of the platform there are.
+    fn images(&self) -> usize {
+        let filters = self.docker.ours(&[]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        self.runtime.block_on(self.docker.client().list_images(Some(options))).unwrap().len()
+    }
+
+    /// The release of before is gone.
+    fn until_alone(&self, app: &str, processes: usize) -> BTreeMap<String, String> {
+        until("the new release's containers alone", || {
+            let found = self.containers(app);
+            (found.len() == processes).then_some(found)
+        })
+    }
+}
+
+/// A web app that answers with this word and with the config var `GREETING`.
+fn app<'a>(repo: &'a Repo, word: &str) -> &'a Repo {
+    let dockerfile = "FROM paas-test/busybox:1\nWORKDIR /www\nCOPY . .\n\
+        CMD echo \"$(cat word) ${GREETING:-none}\" > index.html; echo serving $(cat word); exec httpd -f -p $PORT\n";
+    repo.write("Dockerfile", dockerfile).write("word", word)
+}
+
+#[test]
+fn an_app_with_a_dockerfile_is_pushed_changed_configured_and_rolled_back_and_no_request_fails() {
+    let Some(mut case) = Case::new() else { return };
+    let world = &case.world;
+    let repo = world.repo("shop");
+    app(&repo, "one").commit();
+    let first = world.push(&repo, "shop");
+    first.assert_accepted();
+    for shown in ["Building Dockerfile with Docker", "COPY . .", "own command     -> web", "Released v1"] {
+        assert!(first.said.contains(shown), "{shown:?}: {}", first.said);
+    }
+    assert_eq!(world.get("shop").body.trim(), "one none");
+
+    let users = world.probe("shop");
+    app(&repo, "two").commit();
+    world.push(&repo, "shop").assert_accepted();
+    assert_eq!(world.get("shop").word(), "two");
+
+    let bad = |dockerfile: &str, because: &str| {
+        repo.write("Dockerfile", dockerfile).commit();
+        world.push(&repo, "shop").assert_refused(&["Push rejected", because]);
+        assert_eq!(world.get("shop").word(), "two");
+    };
+    bad("FROM paas-test/busybox:1\nRUN echo no such module; exit 7\n", "no such module");
+    bad("FROM paas-test/busybox:1\nCMD echo out of luck; exit 3\n", "out of luck");
+    bad("FROM paas-test/busybox:1\n", "the image says nothing to run");
+
+    let client = Client::open(&world.data);
+    let name = "shop".parse().unwrap();
+    let edit = ConfigEdit::set(ConfigVars::new().with("GREETING", "hello").unwrap());
+    let configured = client.wait(client.engine.configure(&name, edit, &Client::me()));
+    client.wait(configured.succeeded());
+    assert_eq!(world.get("shop").body.trim(), "two hello");
+
+    let live = world.records().app("shop").unwrap().live.unwrap().version;
+    let releases = world.records().releases("shop");
+    let to = releases.first().unwrap().version;
+    let back = client.wait(client.engine.rollback(&name, RollbackOrder::to(to), &Client::me()));
+    client.wait(back.succeeded());
+    assert_eq!(world.get("shop").body.trim(), "one none");
+    assert!(world.records().app("shop").unwrap().live.unwrap().version > live);
+
+    users.stop().assert_served_by(&["one", "two"]);
+    let alone = case.until_alone("shop", 1);
+    assert_eq!(alone.into_values().collect::<Vec<_>>(), ["web"]);
+    assert!(case.images() >= 2, "releases can be gone back to");
+    case.world.stop();
+}
+
+#[test]
+fn a_killed_platform_finds_its_containers_and_finishes_what_it_was_at() {
+    let Some(mut case) = Case::new() else { return };
+    let repo = case.world.repo("survivor");
+    app(&repo, "one")
+        .write("Procfile", "web: echo one 1 > index.html; exec httpd -f -p $PORT\nworker: exec sleep 1000\n");
+    repo.commit();
+    case.world.push(&repo, "survivor").assert_accepted();
+    let before = case.until_alone("survivor", 2);
+
+    case.world.kill();
+    assert_eq!(case.containers("survivor"), before, "apps don't need the platform");
+    case.world.start();
+
+    assert_eq!(case.world.get("survivor").word(), "one");
+    assert_eq!(case.containers("survivor"), before, "they were adopted, not started again");
+    repo.write("word", "two");
+    repo.write("Procfile", "web: echo two 2 > index.html; exec httpd -f -p $PORT\n").commit();
+    case.world.push(&repo, "survivor").assert_accepted();
+    assert_eq!(case.world.get("survivor").word(), "two");
+    case.until_alone("survivor", 1);
+    case.world.stop();
+    assert!(case.containers("survivor").is_empty(), "apps end with a platform that is told to stop");
+}
