@@ -13,6 +13,8 @@ const BRIDGE: &str = "paas-tests";
 /// The bridge's address, and the range of which networks get their subnets.
 const ADDRESS: &str = "10.213.0.1/24";
 const POOL: &str = "base=10.214.0.0/16,size=24";
+/// Held by the one daemon with a network that the machine has at a time.
+const LOCK: &str = "/run/lock/paas-test-docker";
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The network of one daemon; dropping it brings back what was there.
@@ -34,8 +36,11 @@ impl Network {
                 )));
             }
             let failed = |e| Error::from_io("can't wait for another Docker daemon for tests", e);
-            let lock = File::create("/run/lock/paas-test-docker").map_err(failed)?;
-            lock.lock().map_err(failed)?;
+            let lock = File::create(LOCK).map_err(failed)?;
+            if lock.try_lock().is_err() {
+                eprintln!("waiting for another Docker daemon for tests on this machine to end ({LOCK})");
+                lock.lock().map_err(failed)?;
+            }
             let forward = fs::read_to_string(FORWARD).unwrap_or_default();
             // One that a killed test left.
             let _ = ip(&["link", "delete", BRIDGE]);
