@@ -3,6 +3,7 @@
 
   cargo build --release --example proxy
   benches/router.py [--rounds N] [--seconds N] [--connections N] [--size BYTES] [--http2] [--only NAME,NAME]
+  benches/router.py --hosts 1,1000,100000 [--rounds N] [--seconds N]
 
 Takes wrk (h2load for --http2) and whichever of nginx, HAProxy and Caddy is installed; nginx is needed, it is the app, too. Each
 proxy gets one thread on one core; load and app share another one. All proxies do the same work: they keep connections, add
@@ -11,12 +12,16 @@ always does.
 
 Rounds are interleaved, each in another order, and each figure is compared with nginx+log's of the same round; CPU time per
 request is the proxy's own, from /proc. Both survive a machine on which others work, requests per second don't.
+
+With --hosts it is the router alone, with so many hosts in its table, and requests for up to a thousand of them; figures are
+compared with the first's.
 """
 
 import argparse
 import contextlib
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -68,6 +73,18 @@ frontend all
   default_backend app
 backend app
   server app {app} pool-max-conn 1024
+"""
+LUA = """
+local hosts = {{ {hosts} }}
+local requests = {{}}
+init = function(args)
+  for at, host in ipairs(hosts) do requests[at] = wrk.format("GET", "/", {{ Host = host }}) end
+end
+local at = 0
+request = function()
+  at = at % #requests + 1
+  return requests[at]
+end
 """
 CADDY = """{{
   admin off
@@ -134,6 +151,22 @@ def commands(folder, listen, app, http2):
     return {name: command for name, command in found.items() if shutil.which(command[0])}
 
 
+def routers(folder, listen, app, sizes):
+    """The router with so many hosts, and what makes wrk ask for them."""
+    found = {}
+    for size in sizes:
+        routes = folder / f"routes-{size}"
+        routes.write_text("".join(f"host-{number}.localhost {app}\n" for number in range(size)))
+        asked = ",".join(f'"host-{number}.localhost"' for number in random.Random(1).sample(range(size), min(size, 1000)))
+        (folder / f"hosts-{size}.lua").write_text(LUA.format(hosts=asked))
+        found[f"{size} hosts"] = [
+            str(ROUTER),
+            *("--listen", listen, "--routes", str(routes)),
+            *("--access-log", str(folder / "router.log")),
+        ]
+    return found
+
+
 @contextlib.contextmanager
 def running(command, core, address):
     """A program on this core, once it accepts connections."""
@@ -171,7 +204,7 @@ def cpu(pid):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def load(address, seconds, options):
+def load(address, seconds, options, script=None):
     """Requests per second, p99 in milliseconds, requests, and what went wrong."""
     url = f"http://{address}/"
     if options.http2:
@@ -180,7 +213,7 @@ def load(address, seconds, options):
         failed = re.search(r"(\d+) failed, (\d+) errored", out)
         bad = "" if failed[0].startswith("0 failed, 0 ") else failed[0]
         return requests / seconds, float("nan"), requests, bad
-    host = ("-H", "Host: bench.localhost")
+    host = ("-s", str(script)) if script else ("-H", "Host: bench.localhost")
     out = run("wrk", "-t1", f"-c{options.connections}", f"-d{seconds}s", "--latency", *host, url)
     # wrk has no number where no answer came whole within its time
     p99 = re.search(r"(?m)^\s+99%\s+([\d.]+)(us|ms|s)$", out)
@@ -202,6 +235,7 @@ def main():
     parser.add_argument("--size", type=int, default=2)
     parser.add_argument("--http2", action="store_true")
     parser.add_argument("--only")
+    parser.add_argument("--hosts", type=lambda text: [int(size) for size in text.split(",")])
     options = parser.parse_args()
     if not ROUTER.exists():
         sys.exit("first: cargo build --release --example proxy")
@@ -220,6 +254,10 @@ def measure(options, folder):
     config = folder / "app.conf"
     config.write_text(NGINX.format(dir=folder, name="app", log="access_log off;", body=served))
     proxies = commands(folder, listen, app, options.http2)
+    scripts = {}
+    if options.hosts:
+        proxies = routers(folder, listen, app, options.hosts)
+        scripts = {f"{size} hosts": folder / f"hosts-{size}.lua" for size in options.hosts}
     if options.only:
         proxies = {name: proxies[name] for name in options.only.split(",")}
     rows = {name: [] for name in proxies}
@@ -229,23 +267,24 @@ def measure(options, folder):
             names = names[number % len(names) :] + names[: number % len(names)]
             for name in names:
                 with running(proxies[name], 1, listen) as pid:
-                    load(listen, 1, options)
+                    script = scripts.get(name)
+                    load(listen, 1, options, script)
                     before = cpu(pid)
-                    rate, p99, requests, bad = load(listen, options.seconds, options)
+                    rate, p99, requests, bad = load(listen, options.seconds, options, script)
                     each = (cpu(pid) - before) / max(requests, 1) * 1e6
                 rows[name].append((rate, p99, each))
-                print(f"{number + 1:3} {name:10} {rate:9.0f}/s  p99 {p99:7.2f} ms  {each:6.1f} us CPU  {bad}", flush=True)
-    table(rows)
+                print(f"{number + 1:3} {name:12} {rate:9.0f}/s  p99 {p99:7.2f} ms  {each:6.1f} us CPU  {bad}", flush=True)
+    table(rows, next(iter(rows)) if options.hosts else BASE)
 
 
-def table(rows):
+def table(rows, base):
     median = statistics.median
-    print("\n| proxy | requests/s | CPU us/request | p99 ms | requests/s to nginx+log | CPU to nginx+log |")
+    print(f"\n| proxy | requests/s | CPU us/request | p99 ms | requests/s to {base} | CPU to {base} |")
     print("|---|---|---|---|---|---|")
     for name, row in rows.items():
         rate, p99, each = (median(values) for values in zip(*row))
-        pairs = list(zip(row, rows.get(BASE, [])))
-        ratio = lambda at: f"{median(one[at] / base[at] for one, base in pairs):.2f}" if pairs else "-"
+        pairs = list(zip(row, rows.get(base, [])))
+        ratio = lambda at: f"{median(one[at] / other[at] for one, other in pairs):.3f}" if pairs else "-"
         print(f"| {name} | {rate:.0f} | {each:.1f} | {p99:.2f} | {ratio(0)} | {ratio(2)} |")
 
 

@@ -16,9 +16,10 @@ pub(crate) struct Options {
 }
 
 const USAGE: &str = "\
-Usage: proxy --route HOST=ADDR… [OPTIONS]
+Usage: proxy --route HOST=ADDR… | --routes FILE [OPTIONS]
 
   --route HOST=ADDR   requests for HOST go to ADDR; several of one HOST share them, and *.NAME is any name below NAME
+  --routes FILE       the same from a file, a line each: HOST ADDR
   --listen ADDR       where requests arrive; several threads need a port     [127.0.0.1:8080]
   --threads N         how many cores it uses                                 [1]
   --access-log FILE   a line for each request, in the format of Heroku's router";
@@ -39,11 +40,19 @@ impl Options {
             match arg.as_str() {
                 "--route" => {
                     let (host, address) = value.split_once('=').ok_or_else(|| wrong("HOST=ADDR"))?;
-                    let host = host.parse().map_err(|error| format!("{arg} {value}: {error}"))?;
-                    let address =
-                        address.parse().map_err(|_| wrong("an address such as 127.0.0.1:5000 after ="))?;
-                    let backends = hosts.entry(host).or_default();
-                    backends.push(Backend::new(format!("web.{}", backends.len() + 1), address));
+                    add(&mut hosts, host, address).map_err(|error| format!("{arg} {value}: {error}"))?;
+                }
+                "--routes" => {
+                    let text =
+                        std::fs::read_to_string(&value).map_err(|error| format!("{value}: {error}"))?;
+                    for (number, line) in (1..).zip(text.lines()) {
+                        let added = match line.split_whitespace().collect::<Vec<_>>()[..] {
+                            [] => Ok(()),
+                            [host, address] => add(&mut hosts, host, address),
+                            _ => Err("expected HOST ADDR".to_owned()),
+                        };
+                        added.map_err(|error| format!("{value}, line {number}: {error}"))?;
+                    }
                 }
                 "--listen" => {
                     options.listen = value.parse().map_err(|_| wrong("an address such as 127.0.0.1:8080"))?;
@@ -69,4 +78,13 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+fn add(hosts: &mut BTreeMap<DomainName, Vec<Backend>>, host: &str, address: &str) -> Result<(), String> {
+    let host = host.parse().map_err(|error| format!("{error}"))?;
+    let wrong = |_| format!("{address}: expected an address such as 127.0.0.1:5000");
+    let address = address.parse().map_err(wrong)?;
+    let backends = hosts.entry(host).or_default();
+    backends.push(Backend::new(format!("web.{}", backends.len() + 1), address));
+    Ok(())
 }
