@@ -105,6 +105,8 @@ impl DockerLauncher {
         end.stopped = note.stopping;
         match found {
             Some(found) => {
+                let container = found.id.clone().unwrap_or_default();
+                self.copy_on(id, &container, &row.record).await?;
                 self.output.drained(id).await;
                 self.read_end(&mut end, record, found).await?;
             }

@@ -98,14 +98,23 @@ impl DockerLauncher {
             else {
                 continue;
             };
-            let found = self.census.look(id, &container).await?;
-            let redactor = found.map(|found| end::secrets(&row.record, &found)).transpose()?;
-            let copy = self.output.copy(id, container, &row.record, redactor.unwrap_or_default(), true);
-            self.spawn(copy);
+            self.copy_on(id, &container, &row.record).await?;
         }
         let apps: HashSet<AppName> =
             self.census.all().into_iter().map(|(_, row)| row.record.label.app).collect();
         self.docker.keep_networks(|app| apps.contains(app)).await
+    }
+
+    /// Copies what one prints that an earlier engine started, unless that is done already.
+    pub(super) async fn copy_on(&self, id: LaunchId, container: &str, record: &Record) -> Result<()> {
+        if self.output.copies(id) {
+            return Ok(());
+        }
+        let found = self.census.look(id, container).await?;
+        let redactor = found.map(|found| end::secrets(record, &found)).transpose()?;
+        let copy = self.output.copy(id, container.to_owned(), record, redactor.unwrap_or_default(), true);
+        self.spawn(copy);
+        Ok(())
     }
 
     /// Says of each container that ran out of memory that it did, also while it goes on.
@@ -188,7 +197,7 @@ impl DockerLauncher {
         if let Some(container) = &row.container {
             match self.census.remove(container, false).await {
                 Err(e) if e.code() == ErrorCode::Conflict => {
-                    self.census.look(id, container).await?;
+                    self.copy_on(id, container, &row.record).await?;
                     return Ok(None);
                 }
                 other => other?,

@@ -85,6 +85,11 @@ impl Output {
         })
     }
 
+    /// Whether its output is being copied, or was.
+    pub(super) fn copies(&self, id: LaunchId) -> bool {
+        self.copied().contains_key(&id)
+    }
+
     /// Waits until all that it printed is in the log.
     pub(super) async fn drained(&self, id: LaunchId) {
         let copied = self.copied().get(&id).cloned();

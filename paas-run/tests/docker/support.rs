@@ -24,7 +24,7 @@ use paas_run::supervisor::Backoff;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use crate::world::slug;
+use crate::world::{Place, slug};
 
 /// Nothing waits for it when all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,10 +45,14 @@ pub(crate) struct World {
     pub(crate) kind: Kind,
     stack: &'static str,
     busybox: &'static str,
-    dir: TempDir,
+    dir: Place,
     /// The last to end.
     pub(crate) daemon: TestDaemon,
 }
+
+/// What another process needs to be in the same world.
+const PLATFORM: &str = "PAAS_TEST_WORLD_PLATFORM";
+const FOLDER: &str = "PAAS_TEST_WORLD_FOLDER";
 
 impl World {
     /// On the daemon of the whole run; `None` where there can't be one.
@@ -58,11 +62,15 @@ impl World {
 
     /// On a daemon of its own, which may be stopped and killed, for images.
     pub(crate) async fn own(options: DaemonOptions) -> Option<Self> {
+        Self::own_of(options, Kind::Image).await
+    }
+
+    pub(crate) async fn own_of(options: DaemonOptions, kind: Kind) -> Option<Self> {
         let daemon = TestDaemon::own(options).await?;
         // The kernel is everybody's.
         let part = uuid::Uuid::new_v4().as_bytes()[0];
         let subnets = Subnets::new(&format!("10.222.{part}.0/24"), 28).unwrap();
-        Some(Self::on(daemon, Kind::Image, subnets).await)
+        Some(Self::on(daemon, kind, subnets).await)
     }
 
     async fn on(daemon: TestDaemon, kind: Kind, subnets: Subnets) -> Self {
@@ -71,7 +79,34 @@ impl World {
         let name = format!("t-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let docker =
             Docker::connect(daemon.config().platform(name.parse().unwrap()).subnets(subnets)).await.unwrap();
-        let dir = TempDir::new().unwrap();
+        Self::at(Place::Own(TempDir::new().unwrap()), docker, daemon, kind, (stack, busybox))
+    }
+
+    /// The world of the process that started this one as an engine to be killed, if one did.
+    pub(crate) async fn others() -> Option<Self> {
+        let folder = std::env::var_os(FOLDER)?;
+        let daemon = TestDaemon::shared().await?;
+        let config = daemon.config().platform(std::env::var(PLATFORM).unwrap().parse().unwrap());
+        let docker = Docker::connect(config).await.unwrap();
+        let images = (BaseImage::Stack.name(), BaseImage::Busybox.name());
+        Some(Self::at(Place::Others(folder.into()), docker, daemon, Kind::Image, images))
+    }
+
+    /// Tells another process to be in this world.
+    pub(crate) fn share(&self, process: &mut std::process::Command) {
+        process
+            .env(TestDaemon::HOST, self.daemon.host())
+            .env(PLATFORM, self.docker.platform().as_str())
+            .env(FOLDER, self.dir.path());
+    }
+
+    fn at(
+        dir: Place,
+        docker: Docker,
+        daemon: TestDaemon,
+        kind: Kind,
+        (stack, busybox): (&'static str, &'static str),
+    ) -> Self {
         let logs = Arc::new(FileLogs::open(dir.path().join("logs"), LogBounds::default()).unwrap());
         let blobs = Arc::new(DirBlobs::open(dir.path().join("blobs")).unwrap());
         Self { docker, logs, blobs, kind, stack, busybox, dir, daemon }
@@ -125,10 +160,15 @@ impl World {
         let options = CommitContainerOptions { container: Some(container.clone()), ..Default::default() };
         let id = client.commit_container(options, config).await.unwrap().id;
         client.remove_container(&container, Some(forced())).await.unwrap();
-        let digest: Digest = id.parse().unwrap();
-        let mut artifact =
-            Artifact::new(ArtifactKind::Image, digest, 0, "test".parse().unwrap(), SystemClock::new().now());
-        artifact.reference = Some(id);
+        self.image_again(&id)
+    }
+
+    /// The artifact of an image that is there.
+    #[allow(clippy::unused_self, reason = "it is there on this daemon only")]
+    pub(crate) fn image_again(&self, id: &str) -> Artifact {
+        let (digest, now): (Digest, _) = (id.parse().unwrap(), SystemClock::new().now());
+        let mut artifact = Artifact::new(ArtifactKind::Image, digest, 0, "test".parse().unwrap(), now);
+        artifact.reference = Some(id.to_owned());
         artifact
     }
 
@@ -168,6 +208,13 @@ impl World {
         containers(&self.docker).await
     }
 
+    /// How many of its containers are instances.
+    pub(crate) async fn instances(&self) -> usize {
+        let filters = Some(self.docker.ours(&[(paas_docker::label::KIND, "instance")]));
+        let options = ListContainersOptions { all: true, filters, ..Default::default() };
+        self.docker.client().list_containers(Some(options)).await.unwrap().len()
+    }
+
     pub(crate) async fn lines(&self, app: &str) -> Vec<String> {
         let read = self.logs.read(&app.parse().unwrap(), LogQuery::all()).await.unwrap();
         read.map(|line| line.text).collect().await
@@ -202,6 +249,11 @@ impl World {
             log,
         )
     }
+}
+
+/// An empty slug.
+pub(crate) async fn slug_of(world: &World) -> Artifact {
+    slug(&*world.blobs, world.scratch(), &[]).await
 }
 
 /// What waits until it is told to end.
@@ -263,6 +315,9 @@ async fn containers(docker: &Docker) -> Vec<String> {
 impl Drop for World {
     /// A test that panics leaves its containers running, as an engine does.
     fn drop(&mut self) {
+        if matches!(self.dir, Place::Others(_)) {
+            return;
+        }
         let docker = self.docker.clone();
         let removed = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
