@@ -298,7 +298,7 @@ impl Census {
     async fn listen(&self, since: &mut DateTime<Utc>) -> Result<std::convert::Infallible> {
         let mut filters = self.docker.ours(&[]);
         filters.insert("type".into(), vec!["container".into()]);
-        filters.insert("event".into(), ["die", "destroy", "oom"].map(String::from).to_vec());
+        filters.insert("event".into(), ["create", "die", "destroy", "oom"].map(String::from).to_vec());
         let options = EventsOptions {
             since: Some(since.timestamp().to_string()),
             filters: Some(filters),
@@ -312,7 +312,11 @@ impl Census {
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => self.happened(&event, since),
+                    Some(Ok(event)) => {
+                        if self.happened(&event, since) == Told::Unknown {
+                            self.look_at_all().await?;
+                        }
+                    }
                     Some(Err(e)) => return Err(failed("can't hear what happens to containers", e)),
                     None => {
                         let text = "Docker tells no more of what happens to containers";
@@ -324,15 +328,17 @@ impl Census {
         }
     }
 
-    fn happened(&self, event: &EventMessage, since: &mut DateTime<Utc>) {
+    fn happened(&self, event: &EventMessage, since: &mut DateTime<Utc>) -> Told {
         let at = DateTime::from_timestamp_nanos(event.time_nano.unwrap_or_default());
         let new = at > *since;
         *since = at.max(*since);
         let launch = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref()?.get(label::LAUNCH));
-        let Some(id) = launch.and_then(|id| id.parse().ok()) else { return };
+        let Some(id) = launch.and_then(|id| id.parse().ok()) else { return Told::Known };
         match event.action.as_deref() {
             Some("die") => self.advance(id, State::Ended),
             Some("destroy") => self.advance(id, State::Gone),
+            // What an engine that was killed asked for with its last breath; our own are expected before they are made.
+            Some("create") if self.get(id).is_none() => return Told::Unknown,
             // Told again after a reconnect, it has been said.
             Some("oom") if new => {
                 // Nobody listens only while all of this is being given up.
@@ -340,7 +346,16 @@ impl Census {
             }
             _ => {}
         }
+        Told::Known
     }
+}
+
+/// Of what an event told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Known,
+    /// Of a container that nobody here expected.
+    Unknown,
 }
 
 fn launch_of(found: &ContainerSummary) -> Option<(LaunchId, Record)> {

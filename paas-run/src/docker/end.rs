@@ -108,7 +108,7 @@ impl DockerLauncher {
                 let container = found.id.clone().unwrap_or_default();
                 self.copy_on(id, &container, &row.record).await?;
                 self.output.drained(id).await;
-                self.read_end(&mut end, record, found).await?;
+                Box::pin(self.read_end(&mut end, record, found)).await?;
             }
             None => end.reason = Some("The container was removed by somebody else".into()),
         }

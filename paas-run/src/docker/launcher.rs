@@ -170,25 +170,30 @@ impl DockerLauncher {
         found.end = match (note.end, row) {
             (Some(end), _) => Some(end),
             (None, _) if self.starting.contains(id) => None,
-            (None, None) => Some(self.without_container(note.begun)),
+            (None, None) => Some(self.without_container(id, note.begun)?),
             (None, Some(row)) => match row.state() {
-                State::Made => self.never_started(id, &row).await?,
+                State::Made => Box::pin(self.never_started(id, &row)).await?,
                 State::Running => None,
-                State::Ended | State::Gone => Some(self.settle(id, &row).await?),
+                State::Ended | State::Gone => Some(Box::pin(self.settle(id, &row)).await?),
             },
         };
         Ok(found)
     }
 
-    /// A one-off command whose container was never made, or was removed before anybody knew how it ended.
-    fn without_container(&self, begun: bool) -> End {
+    /// The end of one that has no container: never made, never started, or removed before anybody knew how it ended. Of a
+    /// one-off command that is kept, so that whoever asks again is told the same and not of a first time.
+    fn without_container(&self, id: LaunchId, ran: bool) -> Result<End> {
         let mut end = End::new(None, self.clock.now());
-        if begun {
+        if ran {
             end.reason = Some("its container was removed by somebody else".into());
         } else {
             end.cut_off = Some(CutOff::BeforeStart);
         }
-        end
+        if self.notes.get(id).is_some_and(|note| note.once.is_some()) {
+            let kept = end.clone();
+            self.notes.change(id, true, |note| note.end = Some(kept))?;
+        }
+        Ok(end)
     }
 
     /// One whose engine ended before it was started. The start may be on its way still: only who can remove it without
@@ -204,7 +209,7 @@ impl DockerLauncher {
             }
         }
         self.census.drop_row(id);
-        Ok(Some(self.without_container(false)))
+        self.without_container(id, false).map(Some)
     }
 }
 
@@ -305,13 +310,11 @@ impl Launcher for DockerLauncher {
     }
 
     async fn forget(&self, id: LaunchId) -> Result<()> {
-        let note = self.notes.get(id).unwrap_or_default();
         if let Some(container) = self.census.get(id).and_then(|row| row.container) {
             self.census.remove(&container, true).await?;
         }
-        // Of a command it stays how it ended; of one that never ran there is nothing to keep.
-        let ended = note.end.is_some_and(|end| end.cut_off != Some(CutOff::BeforeStart));
-        if note.once.is_none() || !(ended || note.begun) {
+        // Of a command it stays how it ended.
+        if self.notes.get(id).is_some_and(|note| note.once.is_none()) {
             self.notes.remove(id)?;
         }
         self.census.drop_row(id);

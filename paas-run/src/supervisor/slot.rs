@@ -126,7 +126,8 @@ impl<L: Launcher> Life<L> {
                 None
             }
         };
-        while !self.slot.stop.is_cancelled() {
+        // One that was adopted is ended before this life is, however early it is told to stop.
+        while found.is_some() || !self.slot.stop.is_cancelled() {
             let running = match found.take() {
                 Some(found) => found,
                 None => match self.launch().await {

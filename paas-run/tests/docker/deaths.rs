@@ -18,7 +18,7 @@ const IMAGE: &str = "PAAS_TEST_IMAGE";
 const ROUND: &str = "PAAS_TEST_ROUND";
 
 /// How many times: more by `PAAS_TEST_KILLS`.
-const ROUNDS: u64 = 24;
+const ROUNDS: u64 = 18;
 
 /// What every engine wants of this round: two instances, which change every few rounds, and a command.
 fn wanted(image: &Artifact, round: u64) -> (ProcessSpec, IdempotencyKey, RunSpec) {
@@ -88,12 +88,9 @@ async fn an_engine_that_is_killed_at_any_moment_leaves_no_orphan_and_doubles_not
         }
         let runtime = world.runtime().await;
         carry_out(&world, &runtime, &image, round).await;
-        let known = runtime.observe(&"killed".parse().unwrap()).await.unwrap().len();
-        assert_eq!(
-            (known, only(&world, known).await),
-            (2, 2),
-            "round {round}: a container too many, or one that nobody knows"
-        );
+        let known = runtime.observe(&"killed".parse().unwrap()).await.unwrap();
+        let there = settled(&world, known.len()).await;
+        assert!(known.len() == 2 && there.len() == 2, "round {round}: known {known:#?}, there {there:#?}");
     }
     let runtime = world.runtime().await;
     carry_out(&world, &runtime, &image, rounds).await;
@@ -107,14 +104,14 @@ async fn an_engine_that_is_killed_at_any_moment_leaves_no_orphan_and_doubles_not
     assert_eq!(world.containers().await, Vec::<String>::new());
 }
 
-/// How many containers there are once those that end have ended: a command's is removed when somebody asks for its end.
-async fn only(world: &World, wanted: usize) -> usize {
-    for _ in 0..100 {
+/// The instances' containers, once there are so many: what a killed engine asked for last may come late.
+async fn settled(world: &World, wanted: usize) -> Vec<String> {
+    for _ in 0..200 {
         let there = world.instances().await;
-        if there == wanted {
+        if there.len() == wanted {
             return there;
         }
-        sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(50)).await;
     }
     world.instances().await
 }

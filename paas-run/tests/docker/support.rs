@@ -57,7 +57,7 @@ const FOLDER: &str = "PAAS_TEST_WORLD_FOLDER";
 impl World {
     /// On the daemon of the whole run; `None` where there can't be one.
     pub(crate) async fn shared(kind: Kind) -> Option<Self> {
-        Some(Self::on(TestDaemon::shared().await?, kind, Subnets::default()).await)
+        Some(Self::on(TestDaemon::shared().await?, kind).await)
     }
 
     /// On a daemon of its own, which may be stopped and killed, for images.
@@ -66,14 +66,13 @@ impl World {
     }
 
     pub(crate) async fn own_of(options: DaemonOptions, kind: Kind) -> Option<Self> {
-        let daemon = TestDaemon::own(options).await?;
-        // The kernel is everybody's.
-        let part = uuid::Uuid::new_v4().as_bytes()[0];
-        let subnets = Subnets::new(&format!("10.222.{part}.0/24"), 28).unwrap();
-        Some(Self::on(daemon, kind, subnets).await)
+        Some(Self::on(TestDaemon::own(options).await?, kind).await)
     }
 
-    async fn on(daemon: TestDaemon, kind: Kind, subnets: Subnets) -> Self {
+    async fn on(daemon: TestDaemon, kind: Kind) -> Self {
+        // Daemons know each other's subnets not, and the kernel under them is one.
+        let [part, ..] = *uuid::Uuid::new_v4().as_bytes();
+        let subnets = Subnets::new(&format!("10.222.{part}.0/24"), 28).unwrap();
         let busybox = daemon.image(BaseImage::Busybox).await.unwrap();
         let stack = if kind == Kind::Slug { daemon.image(BaseImage::Stack).await.unwrap() } else { busybox };
         let name = format!("t-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
@@ -208,11 +207,12 @@ impl World {
         containers(&self.docker).await
     }
 
-    /// How many of its containers are instances.
-    pub(crate) async fn instances(&self) -> usize {
+    /// Those of its containers that are instances, with what they do.
+    pub(crate) async fn instances(&self) -> Vec<String> {
         let filters = Some(self.docker.ours(&[(paas_docker::label::KIND, "instance")]));
         let options = ListContainersOptions { all: true, filters, ..Default::default() };
-        self.docker.client().list_containers(Some(options)).await.unwrap().len()
+        let listed = self.docker.client().list_containers(Some(options)).await.unwrap();
+        listed.into_iter().map(|one| format!("{:?} {:?} {:?}", one.names, one.state, one.created)).collect()
     }
 
     pub(crate) async fn lines(&self, app: &str) -> Vec<String> {

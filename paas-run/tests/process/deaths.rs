@@ -55,6 +55,20 @@ async fn an_instance_whose_shim_is_killed_is_started_again_and_nothing_is_left_o
 }
 
 #[tokio::test]
+async fn an_instance_that_is_retired_the_moment_after_it_was_adopted_is_ended() {
+    let world = World::new();
+    let spec = spec("adopted", "worker", IDLE, &empty(&world).await);
+    let runtime = open(&world).await;
+    runtime.ensure(&ctx(&world), &spec).await.unwrap();
+    let before = up(&runtime, "adopted", 1).await;
+    drop(runtime);
+    // With one thread, nothing that adopting began has had its turn yet.
+    let runtime = open(&world).await;
+    runtime.retire(&ctx(&world), &spec.app, spec.release).await.unwrap();
+    assert!(!alive(pid_of(&before[0], "pid")), "it goes on, and nobody knows of it");
+}
+
+#[tokio::test]
 async fn a_program_whose_shim_died_before_it_could_tell_is_ended_by_the_next_engine() {
     let world = World::new();
     let runtime = open(&world).await;
