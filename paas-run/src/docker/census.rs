@@ -31,7 +31,7 @@ const TRUTH: Duration = Duration::from_secs(15);
 const REST: Duration = Duration::from_millis(250);
 
 /// How long before we noticed it a daemon may have begun to go.
-const SLACK: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
+const SLACK: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 
 /// What became of a container. It only ever goes on: a launch is started once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -287,12 +287,16 @@ impl Census {
             }
             let back_at = self.clock.now();
             tracing::info!(seconds = (back_at - gone_at).as_seconds_f32(), "Docker is back");
-            let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
-            outages.push((gone_at, back_at));
-            // Whoever ended longer ago has been asked after.
-            let excess = outages.len().saturating_sub(64);
-            outages.drain(..excess);
+            self.was_gone(gone_at, back_at);
         }
+    }
+
+    fn was_gone(&self, from: DateTime<Utc>, to: DateTime<Utc>) {
+        let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        outages.push((from, to));
+        // Whoever ended longer ago has been asked after.
+        let excess = outages.len().saturating_sub(1024);
+        outages.drain(..excess);
     }
 
     async fn listen(&self, since: &mut DateTime<Utc>) -> Result<std::convert::Infallible> {
