@@ -53,6 +53,11 @@ async fn a_daemon_that_is_killed_in_the_middle_of_a_deploy_doubles_nothing() {
     let Some(mut world) = World::own(DaemonOptions::new()).await else { return };
     let runtime = world.runtime().await;
     let image = world.image(&[], |_| {}).await;
+    // The app's network is there before: a bridge that a killed daemon was just making would stay on this machine.
+    let worker = spec("torn", "worker", IDLE, &image).with_quantity(1);
+    runtime.ensure(&world.ctx(), &worker).await.unwrap();
+    up(&runtime, "torn", 1).await;
+    runtime.retire(&world.ctx(), &worker.app, worker.release).await.unwrap();
     for delay in [0, 40, 80, 120, 200, 300] {
         let worker = spec("torn", "worker", IDLE, &image).with_quantity(3);
         let ctx = world.ctx();
@@ -78,6 +83,7 @@ async fn a_daemon_that_is_killed_in_the_middle_of_a_deploy_doubles_nothing() {
         tokio::time::timeout(crate::support::PATIENCE, only).await.expect("one container for each instance");
         runtime.retire(&world.ctx(), &worker.app, worker.release).await.unwrap();
     }
+    runtime.forget(&world.ctx(), &worker.app).await.unwrap();
     assert_eq!(world.containers().await, Vec::<String>::new());
 }
 
