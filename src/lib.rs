@@ -48,7 +48,8 @@ pub mod sandbox {
 }
 
 /// The first line of `main`: this binary is started again as the helper of instances, builds and git hooks, and this is
-/// where such a start does its work and ends. Anywhere else it only remembers that it was called.
+/// where such a start does its work and ends. Anywhere else it remembers that it was called, and from then on this process
+/// leaves no core dump ([`sandbox::init`]).
 pub fn init() {
     paas_build::init();
     paas_run::init();

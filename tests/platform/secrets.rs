@@ -64,29 +64,31 @@ fn a_config_var_is_in_its_app_alone() {
 fn a_platform_that_crashes_leaves_no_core_dump() {
     let limit = getrlimit(Resource::Core);
     setrlimit(Resource::Core, Rlimit { current: limit.maximum, ..limit }).unwrap();
-    let crash = |pid: u32| {
-        assert!(Command::new("kill").args(["-s", "ABRT", &pid.to_string()]).status().unwrap().success());
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let mut other = Command::new("sleep").arg("1000").current_dir(&folder).spawn().unwrap();
-    crash(other.id());
-    if !other.wait().unwrap().core_dumped() {
-        return eprintln!("SKIPPED: this machine dumps the memory of no program");
-    }
     let mut world = World::new();
     let repo = world.repo("app");
     repo.app("one").commit();
     world.push(&repo, "app").assert_accepted();
-    for process in world.processes() {
-        let limits = fs::read_to_string(format!("/proc/{}/limits", process.identity.pid)).unwrap();
+    let started = world.processes().into_iter().map(|process| process.identity.pid);
+    for pid in started.chain([world.pid()]) {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         // Of the platform, its databases and the parents of instances; apps have none at all.
-        assert!(matches!(core.split_whitespace().nth(4), Some("0" | "1")), "{core}: {process:?}");
+        assert!(matches!(core.split_whitespace().nth(4), Some("0" | "1")), "{core} of process {pid}");
     }
+    let crash = |pid: u32| {
+        assert!(Command::new("kill").args(["-s", "ABRT", &pid.to_string()]).status().unwrap().success());
+    };
     crash(world.pid());
     let status = world.take_running().end();
     assert_eq!(status.signal(), Some(6), "{status}");
     assert!(!status.core_dumped(), "{status}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut other = Command::new("sleep").arg("1000").current_dir(&folder).spawn().unwrap();
+    crash(other.id());
+    if !other.wait().unwrap().core_dumped() {
+        eprintln!("this machine dumps the memory of no program: what shows here are the limits");
+    }
 }
 
 /// It is in no file but the app's own log, where the app itself printed it.

@@ -3,7 +3,7 @@
 //! ```text
 //! label paas.record of the container   what was launched, from its creation to its removal
 //! <data>/launches/<id>.json            a note: that it was well, that it was told to end, how far its output was read,
-//!                                      how it ended; of a one-off command also what it was, for ever
+//!                                      how it ended; of a one-off command also what it was, for some weeks after its end
 //! ```
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
--- A claim looks only at what can be claimed, however much else is open: not at what is due later, such as all apps of a
--- node that is gone, and not at kinds that the claimer doesn't know, such as a newer engine's.
+-- A claim walks past nothing that is due later, such as all apps of a node that is gone, and past no queue of kinds that the
+-- claimer doesn't know, such as a newer engine's. What is left to walk past: turns that somebody holds, and what is due by
+-- now, or was left behind, of unknown kinds.
 DROP INDEX workflows_first;
 CREATE INDEX workflows_ready ON workflows (kind, kind_version, place) WHERE first AND not_before IS NULL;
 CREATE INDEX workflows_ripe  ON workflows (not_before)                WHERE first AND not_before IS NOT NULL;
