@@ -64,7 +64,11 @@ pub(crate) async fn stay(inner: Arc<Inner>) {
             _ = ticks.tick() => {}
         }
         if let Err(error) = follow(&inner).await {
-            tracing::warn!(error = %error, "can't tell the other engines which master keys are known here; trying again");
+            tracing::warn!(error = %error, "can't follow the store to its master key; trying again");
+            // It is there all the same, and whoever moves to another key must not take it for gone.
+            if let Err(error) = announce(&inner).await {
+                tracing::warn!(error = %error, "can't tell the other engines which master keys are known here; trying again");
+            }
         }
     }
     let gone = Transaction::new().write(Write::delete(Table::Platform, key(&inner), Expect::Any));

@@ -39,7 +39,7 @@ impl Keys {
     fn on(&self, machine: &str, store: Arc<dyn Store>) -> Engine {
         let mut options = self.platform.options();
         options.lease = Duration::from_millis(400);
-        // As in a platform, attempts last longer than an engine takes to look at its key file.
+        // Attempts last longer than an engine takes to look at its key file, and than its lease.
         options.max_backoff = options.lease;
         let vault = Vault::of_file(self.file(machine)).unwrap();
         let builder = self.platform.engine(store).unwrap().with_options(options).with_vault(vault);
