@@ -23,12 +23,12 @@ const REST: Duration = Duration::from_millis(500);
 
 impl DockerLauncher {
     /// Begins to end it.
-    pub(super) fn begin_end(&self, id: LaunchId, how: Kill) -> Result<()> {
+    pub(super) async fn begin_end(&self, id: LaunchId, how: Kill) -> Result<()> {
         let Some(row) = self.census.get(id).filter(|row| row.state() < State::Ended) else { return Ok(()) };
         let Some(container) = row.container.clone() else { return Ok(()) };
         let grace = row.record.label.grace();
         if how == Kill::Term {
-            self.notes.change(id, false, |note| note.stopping = true)?;
+            self.notes.change(id, false, |note| note.stopping = true).await?;
             self.say(&row.record.label, "Stopping all processes with SIGTERM");
         }
         let (launcher, record) = (self.clone(), row.record);
@@ -117,7 +117,7 @@ impl DockerLauncher {
         }
         let durable = record.label.once.is_some();
         let kept = end.clone();
-        self.notes.change(id, durable, |note| note.end = Some(kept))?;
+        self.notes.change(id, durable, |note| note.end = Some(kept)).await?;
         Ok(end)
     }
 

@@ -32,7 +32,7 @@ pub struct DockerLauncher {
     pub(super) walls: Arc<Walls>,
     pub(super) slugs: Arc<Slugs>,
     pub(super) census: Arc<Census>,
-    pub(super) notes: Arc<Notes>,
+    pub(super) notes: Notes,
     pub(super) output: Arc<Output>,
     pub(super) starting: Starting,
     pub(super) logs: Arc<dyn Logs>,
@@ -55,11 +55,11 @@ impl DockerLauncher {
     ) -> Result<Self> {
         let DockerRuntimeConfig { docker, data, blobs, logs, clock, stack, slug_user, walls, .. } = config;
         let oldest = clock.now() - chrono::Duration::days(REMEMBER_DAYS);
-        let notes = Arc::new(Notes::open(data.join("launches"), oldest)?);
+        let notes = Notes::open(data.join("launches"), oldest)?;
         let (send, out_of_memory) = mpsc::unbounded_channel();
         let census = Census::open(docker.clone(), Arc::clone(&clock), walls.reach, send).await?;
         let census = Arc::new(census);
-        let output = Output::new(docker.clone(), Arc::clone(&logs), Arc::clone(&census), Arc::clone(&notes));
+        let output = Output::new(docker.clone(), Arc::clone(&logs), Arc::clone(&census), notes.clone());
         let slugs = Slugs::open(docker.clone(), blobs, stack, slug_user).await?;
         let launcher = Self {
             docker,
@@ -89,7 +89,7 @@ impl DockerLauncher {
         for id in self.notes.ids() {
             let once = self.notes.get(id).is_some_and(|note| note.once.is_some());
             if !once && self.census.get(id).is_none() {
-                self.notes.remove(id)?;
+                self.notes.remove(id).await?;
             }
         }
         for (id, row) in self.census.all() {
@@ -170,7 +170,7 @@ impl DockerLauncher {
         found.end = match (note.end, row) {
             (Some(end), _) => Some(end),
             (None, _) if self.starting.contains(id) => None,
-            (None, None) => Some(self.without_container(id, note.begun)?),
+            (None, None) => Some(self.without_container(id, note.begun).await?),
             (None, Some(row)) => match row.state() {
                 State::Made => Box::pin(self.never_started(id, &row)).await?,
                 State::Running => None,
@@ -182,7 +182,7 @@ impl DockerLauncher {
 
     /// The end of one that has no container: never made, never started, or removed before anybody knew how it ended. Of a
     /// one-off command that is kept, so that whoever asks again is told the same and not of a first time.
-    fn without_container(&self, id: LaunchId, ran: bool) -> Result<End> {
+    async fn without_container(&self, id: LaunchId, ran: bool) -> Result<End> {
         let mut end = End::new(None, self.clock.now());
         if ran {
             end.reason = Some("its container was removed by somebody else".into());
@@ -191,7 +191,7 @@ impl DockerLauncher {
         }
         if self.notes.get(id).is_some_and(|note| note.once.is_some()) {
             let kept = end.clone();
-            self.notes.change(id, true, |note| note.end = Some(kept))?;
+            self.notes.change(id, true, |note| note.end = Some(kept)).await?;
         }
         Ok(end)
     }
@@ -209,7 +209,7 @@ impl DockerLauncher {
             }
         }
         self.census.drop_row(id);
-        self.without_container(id, false).map(Some)
+        self.without_container(id, false).await.map(Some)
     }
 }
 
@@ -279,7 +279,7 @@ impl Launcher for DockerLauncher {
     }
 
     async fn kill(&self, id: LaunchId, how: Kill) -> Result<()> {
-        self.begin_end(id, how)
+        self.begin_end(id, how).await
     }
 
     async fn wait(&self, id: LaunchId) -> Result<End> {
@@ -304,7 +304,7 @@ impl Launcher for DockerLauncher {
     }
 
     async fn note_up(&self, id: LaunchId, up: Up) {
-        if let Err(e) = self.notes.change(id, false, |note| note.up = Some(up)) {
+        if let Err(e) = self.notes.change(id, false, move |note| note.up = Some(up)).await {
             tracing::warn!(error = %e, launch.id = %id, "can't keep that an instance is up");
         }
     }
@@ -315,7 +315,7 @@ impl Launcher for DockerLauncher {
         }
         // Of a command it stays how it ended.
         if self.notes.get(id).is_some_and(|note| note.once.is_none()) {
-            self.notes.remove(id)?;
+            self.notes.remove(id).await?;
         }
         self.census.drop_row(id);
         self.output.forget(id);
@@ -335,7 +335,7 @@ impl Launcher for DockerLauncher {
         for found in self.list(Some(app)).await? {
             let id = found.process.id;
             self.forget(id).await?;
-            self.notes.remove(id)?;
+            self.notes.remove(id).await?;
         }
         self.slugs.keep_only(app, &[]).await?;
         match self.docker.remove_network(app).await {

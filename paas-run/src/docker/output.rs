@@ -39,13 +39,13 @@ pub(super) struct Output {
     docker: Docker,
     logs: Arc<dyn Logs>,
     census: Arc<Census>,
-    notes: Arc<Notes>,
+    notes: Notes,
     /// Whose output is being copied; true once all of it is.
     copied: Mutex<HashMap<LaunchId, watch::Receiver<bool>>>,
 }
 
 impl Output {
-    pub(super) fn new(docker: Docker, logs: Arc<dyn Logs>, census: Arc<Census>, notes: Arc<Notes>) -> Self {
+    pub(super) fn new(docker: Docker, logs: Arc<dyn Logs>, census: Arc<Census>, notes: Notes) -> Self {
         Self { docker, logs, census, notes, copied: Mutex::default() }
     }
 
@@ -171,7 +171,7 @@ impl Copy {
                 }
             }
         }
-        self.note();
+        self.note().await;
     }
 
     fn has_ended(&self) -> bool {
@@ -219,7 +219,7 @@ impl Copy {
                 biased;
                 piece = pieces.next() => piece,
                 _ = tick.tick() => {
-                    self.note();
+                    self.note().await;
                     continue;
                 }
             };
@@ -254,12 +254,12 @@ impl Copy {
         }
     }
 
-    fn note(&mut self) {
+    async fn note(&mut self) {
         let read_to = self.from + OVERLAP;
         if self.had.is_empty() || self.noted == Some(read_to) {
             return;
         }
-        let noted = self.output.notes.change(self.id, false, |note| note.read_to = Some(read_to));
+        let noted = self.output.notes.change(self.id, false, move |note| note.read_to = Some(read_to)).await;
         match noted {
             Ok(()) => self.noted = Some(read_to),
             // The next engine reads more of it again.

@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use paas_core::{Error, Result};
+use paas_core::{Error, Result, blocking};
 use serde::{Deserialize, Serialize};
 
 use crate::keep::{read_file, write_file};
@@ -51,10 +51,15 @@ pub(super) struct Note {
     pub(super) end: Option<End>,
 }
 
-/// The notes of all launches.
+/// The notes of all launches. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Notes(Arc<Kept>);
+
 #[derive(Debug)]
-pub(super) struct Notes {
+struct Kept {
     root: PathBuf,
+    /// One writes at a time, and whoever only reads doesn't wait for the disk.
+    writing: Mutex<()>,
     all: Mutex<HashMap<LaunchId, Note>>,
 }
 
@@ -76,16 +81,16 @@ impl Notes {
                 all.insert(id, note);
             }
         }
-        Ok(Self { root, all: Mutex::new(all) })
+        Ok(Self(Arc::new(Kept { root, writing: Mutex::default(), all: Mutex::new(all) })))
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<LaunchId, Note>> {
         // Written before it is changed here, so a panic elsewhere leaves the table whole.
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, id: LaunchId) -> PathBuf {
-        self.root.join(format!("{id}.json"))
+        self.0.root.join(format!("{id}.json"))
     }
 
     pub(super) fn get(&self, id: LaunchId) -> Option<Note> {
@@ -104,24 +109,41 @@ impl Notes {
     }
 
     /// Changes a note; `durable`: safe on disk before this returns.
-    pub(super) fn change(&self, id: LaunchId, durable: bool, change: impl FnOnce(&mut Note)) -> Result<()> {
-        let mut all = self.all();
-        let mut note = all.get(&id).cloned().unwrap_or_default();
-        change(&mut note);
-        write_file(&self.path(id), &note, durable)?;
-        all.insert(id, note);
-        Ok(())
+    pub(super) async fn change(
+        &self,
+        id: LaunchId,
+        durable: bool,
+        change: impl FnOnce(&mut Note) + Send + 'static,
+    ) -> Result<()> {
+        let notes = self.clone();
+        blocking(move || {
+            let _turn = notes.turn();
+            let mut note = notes.get(id).unwrap_or_default();
+            change(&mut note);
+            write_file(&notes.path(id), &note, durable)?;
+            notes.all().insert(id, note);
+            Ok(())
+        })
+        .await
     }
 
-    pub(super) fn remove(&self, id: LaunchId) -> Result<()> {
-        let mut all = self.all();
-        match fs::remove_file(self.path(id)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::from_io(format!("can't remove the note of {id}"), e));
+    pub(super) async fn remove(&self, id: LaunchId) -> Result<()> {
+        let notes = self.clone();
+        blocking(move || {
+            let _turn = notes.turn();
+            match fs::remove_file(notes.path(id)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::from_io(format!("can't remove the note of {id}"), e));
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        all.remove(&id);
-        Ok(())
+            notes.all().remove(&id);
+            Ok(())
+        })
+        .await
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -34,7 +34,7 @@ impl DockerLauncher {
         let body = container::body(&self.docker, launch, &record, &image, network, &self.walls)?;
         if label.once.is_some() {
             let note = Note { once: Some(record.clone()), ..Note::default() };
-            self.notes.change(id, true, |kept| *kept = note)?;
+            self.notes.change(id, true, |kept| *kept = note).await?;
         }
         self.census.expect(id, record.clone());
         let name = container::name(&self.docker, launch);
@@ -48,17 +48,17 @@ impl DockerLauncher {
                 let error = failed(format!("can't make the container of {}", label.name), e);
                 // Nothing ran. If Docker didn't answer it may make the container yet: nobody starts that, and it is
                 // removed when it is seen.
-                self.give_up(id, (!said).then_some(name))?;
+                self.give_up(id, (!said).then_some(name)).await?;
                 return Err(error);
             }
         };
         if label.once.is_some() {
-            self.notes.change(id, true, |note| note.begun = true)?;
+            self.notes.change(id, true, |note| note.begun = true).await?;
         }
         self.say(label, &format!("Starting process with command `{}`", launch.spec.command));
         let started = self.docker.client().start_container(&container, None::<StartContainerOptions>).await;
         if let Err(e) = started {
-            return Err(self.not_started(launch, container, e));
+            return Err(self.not_started(launch, container, e).await);
         }
         self.look(id, &container).await;
         let copy = self.output.copy(id, container, &record, Redactor::knowing(&launch.spec.env), false);
@@ -84,21 +84,21 @@ impl DockerLauncher {
 
     /// A start that Docker refused, such as for a command that isn't in the image, left nothing running. One that it
     /// didn't answer may have worked.
-    fn not_started(&self, launch: &Launch, container: String, error: Client) -> Error {
+    async fn not_started(&self, launch: &Launch, container: String, error: Client) -> Error {
         let said = matches!(&error, Client::DockerResponseServerError { .. });
         let error = failed(format!("can't start the container of {}", launch.label.name), error);
         if !said && launch.label.once.is_some() {
             // Whoever asks again by its key finds it, and what became of it.
             return error;
         }
-        let given_up = self.give_up(launch.id, Some(container));
+        let given_up = self.give_up(launch.id, Some(container)).await;
         given_up.err().unwrap_or(error)
     }
 
     /// Forgets a launch that came to nothing, and removes its container for as long as it takes.
-    fn give_up(&self, id: LaunchId, container: Option<String>) -> Result<()> {
+    async fn give_up(&self, id: LaunchId, container: Option<String>) -> Result<()> {
         self.census.drop_row(id);
-        self.notes.remove(id)?;
+        self.notes.remove(id).await?;
         if let Some(container) = container {
             let census = self.census.clone();
             self.spawn(Some(async move {
