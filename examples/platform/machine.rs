@@ -61,9 +61,8 @@ impl Machine {
     }
 
     /// Leaves what runs to another process.
-    #[allow(clippy::unused_async, reason = "another machine's takes its time")]
     pub(crate) async fn let_go(&self) -> Result<()> {
-        self.runtime.close()
+        self.runtime.close().await
     }
 
     /// Ends apps and databases.

@@ -35,6 +35,7 @@ mod builder;
 mod cancel;
 mod clock;
 mod config;
+mod console;
 mod context;
 pub mod digest;
 pub mod disk;
@@ -73,6 +74,7 @@ pub use builder::{BuildRequest, Builder, BuilderCapabilities, BuilderId, Detecti
 pub use cancel::{Cancel, CancelReason};
 pub use clock::{Clock, SteadyClock, SystemClock};
 pub use config::{ConfigValue, ConfigVars, Redactor};
+pub use console::{Console, Control, Window};
 pub use context::{Context, IdempotencyKey};
 pub use digest::Digest;
 pub use engine::{

@@ -11,8 +11,8 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppId, AppName, Artifact, ConfigVars, Context, Digest, Error, HealthCheck, NodeName, ProcessType,
-    ReleaseId, Result, Version,
+    AppId, AppName, Artifact, ConfigVars, Console, Context, Digest, Error, HealthCheck, NodeName,
+    ProcessType, ReleaseId, Result, Version, Window,
 };
 
 /// How much one instance may use. Zero is no limit.
@@ -324,6 +324,8 @@ pub struct RuntimeCapabilities {
     pub limits: bool,
     /// Instances can't read the engine's data or another app's files.
     pub isolated: bool,
+    /// [`Runtime::attach`] works.
+    pub attach: bool,
 }
 
 impl RuntimeCapabilities {
@@ -334,7 +336,7 @@ impl RuntimeCapabilities {
 
     /// Able to do all of it.
     pub fn full() -> Self {
-        Self { run_once: true, survives_engine: true, limits: true, isolated: true }
+        Self { run_once: true, survives_engine: true, limits: true, isolated: true, attach: true }
     }
 
     /// With this answer for limits and isolation, which depend on the machine.
@@ -342,6 +344,13 @@ impl RuntimeCapabilities {
     pub fn confined(mut self, limits: bool, isolated: bool) -> Self {
         self.limits = limits;
         self.isolated = isolated;
+        self
+    }
+
+    /// Without [`Runtime::attach`].
+    #[must_use]
+    pub fn without_attach(mut self) -> Self {
+        self.attach = false;
         self
     }
 }
@@ -406,6 +415,25 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     async fn run_once(&self, ctx: &Context, spec: &RunSpec) -> Result<Exit> {
         let _ = (ctx, spec);
         Err(Error::unsupported("running one-off commands"))
+    }
+
+    /// Starts one command of a release with its input and output in the caller's hands: `heroku run`. With a `window` it
+    /// has a terminal of that size; without one, pipes.
+    ///
+    /// # Behavior
+    /// - It is the command of `ctx.key`: [`Runtime::run_once`] with this key waits for its end and gives its exit status.
+    ///   At most once per key.
+    /// - What it prints goes to the caller and not to the app's log, which says that it started and how it ended.
+    /// - When [`Console::control`] is dropped before its end, or the engine ends, whoever sat there is gone: SIGHUP, twice
+    ///   again after a sixth of the grace each, then it is ended as [`Runtime::ensure`] ends instances. One that was
+    ///   detached goes on.
+    /// - `spec.timeout` ends it, whether somebody waits for it or not.
+    ///
+    /// # Errors
+    /// `unsupported` where [`RuntimeCapabilities::attach`] is false; `exists` when something ran under this key before.
+    async fn attach(&self, ctx: &Context, spec: &RunSpec, window: Option<Window>) -> Result<Console> {
+        let _ = (ctx, spec, window);
+        Err(Error::unsupported("a command with somebody at its terminal"))
     }
 
     /// Ends all instances of a release, whatever their types, and forgets the release: what

@@ -15,6 +15,7 @@
 //! What is sent to the daemon holds config vars, and the client logs each request at the level `debug` of the `log`
 //! crate under the target `bollard`: whoever turns that into a log of their own leaves that target out.
 
+mod ask;
 mod connect;
 mod errors;
 pub mod label;
@@ -23,6 +24,7 @@ mod platform;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+pub use ask::{Answer, Body, away, nothing};
 pub use bollard;
 pub use connect::{Docker, DockerConfig};
 pub use errors::failed;

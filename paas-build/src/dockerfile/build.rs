@@ -6,13 +6,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use futures_util::StreamExt;
-use http_body_util::{BodyExt, Empty};
 use paas_core::{AppId, ConfigVars, Context, Error, ErrorCode, LogWriter, Result};
+use paas_docker::nothing;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::config::DockerfileConfig;
 use super::context::BuildContext;
-use super::daemon::{self, Body};
+use super::daemon::{DOING, lines};
 use super::session::{Offer, Session};
 use super::steps::Steps;
 
@@ -62,7 +62,7 @@ pub(super) async fn run(
     let mut steps = Steps::new(log.clone());
     let read = {
         let reading = async {
-            let mut lines = daemon::ask(docker, &path, &headers, body).await?.lines();
+            let mut lines = lines(docker.ask(DOING, &path, &headers, body).await?);
             loop {
                 match tokio::time::timeout(MOMENT, lines.next()).await {
                     Ok(Some(line)) => steps.take(&line?),
@@ -75,7 +75,7 @@ pub(super) async fn run(
         match ctx.cancel.guard(tokio::time::timeout(config.timeout, &mut reading)).await {
             Ok(Ok(read)) => Ok(read),
             stopped => {
-                daemon::ask(docker, &format!("/build/cancel?id={build}"), &[], nothing()).await?;
+                docker.ask(DOING, &format!("/build/cancel?id={build}"), &[], nothing()).await?;
                 // The daemon ends its answer when the last step is gone; what it says of that is no news. One that
                 // doesn't stop is told in the log, and stops when the connection ends.
                 if tokio::time::timeout(STOPPING, reading).await.is_err() {
@@ -100,10 +100,6 @@ pub(super) async fn run(
             Err(Error::new(ErrorCode::Timeout, text).with_output(steps.tail()))
         }
     }
-}
-
-pub(super) fn nothing() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 fn query(config: &DockerfileConfig, plan: &Plan, build: &str, session: Option<&Session>) -> Result<String> {

@@ -11,10 +11,10 @@ use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use paas_core::{Error, Result, blocking};
+use paas_docker::Body;
 use tar::{EntryType, Header, HeaderMode};
 use tokio::sync::mpsc;
 
-use super::daemon::Body;
 use super::ignored::Ignored;
 use crate::file::read_small;
 

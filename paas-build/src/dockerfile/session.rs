@@ -9,12 +9,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, server};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Empty};
 use paas_core::{ConfigVars, Result};
-use paas_docker::Docker;
+use paas_docker::{Docker, nothing};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::daemon;
+use super::daemon::DOING;
 use super::wire::{Value, fields, put};
 use crate::docker::registries::Registries;
 
@@ -55,8 +54,8 @@ impl Session {
             ("x-docker-expose-session-grpc-method", SECRET),
             ("x-docker-expose-session-grpc-method", CREDENTIALS),
         ];
-        let nothing = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        let (io, connection) = daemon::ask(docker, "/session", &headers, nothing).await?.upgraded().await?;
+        let (io, connection) =
+            docker.ask(DOING, "/session", &headers, nothing()).await?.upgraded(DOING).await?;
         let serving = tokio::spawn(async move {
             let _connection = connection;
             // The daemon closes it when the build has ended.

@@ -10,6 +10,8 @@
     reason = "a suite ends by panicking"
 )]
 
+mod attach;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +71,11 @@ pub async fn conformance(world: &dyn RuntimeWorld) {
     }
     if able.survives_engine && able.run_once {
         a_command_goes_on_without_an_engine(world).await;
+    }
+    if able.attach {
+        attach::conformance(world).await;
+    } else {
+        attach::is_refused(world).await;
     }
 }
 

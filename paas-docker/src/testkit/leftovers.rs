@@ -1,6 +1,6 @@
 //! What a daemon leaves behind: processes, mounts, control groups, files.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::network::ip;
 
 /// Ends containers and what keeps them, and waits until they have ended.
 pub(super) fn kill(folder: &Path, group: &str) {
@@ -36,9 +38,39 @@ pub(super) fn clear(folder: &Path, group: &str) {
     for group in groups(group) {
         remove_group(&group);
     }
+    remove_links(folder);
     if let Err(e) = fs::remove_dir_all(folder) {
         eprintln!("{} can't be removed: {e}", folder.display());
     }
+}
+
+/// Removes the bridges and the ends of cables that the daemon noted and, killed, could not take down: another daemon's
+/// containers on the same addresses would not be reached.
+fn remove_links(folder: &Path) {
+    let noted = fs::read(folder.join("data/network/files/local-kv.db")).unwrap_or_default();
+    for link in links(&noted) {
+        if Path::new("/sys/class/net").join(&link).exists() {
+            // The other end may take it along in this moment.
+            let _ = ip(&["link", "delete", &link]);
+        }
+    }
+}
+
+/// The names of links in the daemon's notes: `br-` and `veth`, each with digits of its own.
+fn links(noted: &[u8]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (prefix, digits) in [(&b"br-"[..], 12), (b"veth", 7)] {
+        for start in noted.windows(prefix.len()).enumerate().filter(|(_, at)| *at == prefix).map(|(at, _)| at)
+        {
+            let name = noted.get(start..start + prefix.len() + digits).unwrap_or_default();
+            if name.get(prefix.len()..).is_some_and(|id| id.iter().all(u8::is_ascii_hexdigit))
+                && !name.is_empty()
+            {
+                found.insert(String::from_utf8_lossy(name).into_owned());
+            }
+        }
+    }
+    found
 }
 
 /// Asks again and again until it is so, or this long.
@@ -123,4 +155,15 @@ fn mounts(folder: &Path) -> Vec<PathBuf> {
     let mut mounts: Vec<PathBuf> = points.filter(|point| point.starts_with(folder)).collect();
     mounts.reverse();
     mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_found_in_the_daemons_notes_and_nothing_else_is_taken_for_one() {
+        let noted = b"{\"BridgeName\":\"br-e0c75803fb0c\",\"SrcName\":\"veth24b2214\"}\0br-short veth0 br-zzzzzzzzzzzz br-";
+        assert_eq!(links(noted).into_iter().collect::<Vec<_>>(), ["br-e0c75803fb0c", "veth24b2214"]);
+    }
 }

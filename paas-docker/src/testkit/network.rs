@@ -96,7 +96,7 @@ fn restore(rules: &[u8]) -> std::io::Result<()> {
     if status.success() { Ok(()) } else { Err(std::io::Error::other(status.to_string())) }
 }
 
-fn ip(arguments: &[&str]) -> bool {
+pub(super) fn ip(arguments: &[&str]) -> bool {
     let mut command = Command::new("ip");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())

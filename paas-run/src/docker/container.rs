@@ -53,6 +53,24 @@ pub(super) fn body(
     })
 }
 
+/// Who sits at a container, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// At a terminal.
+    Terminal,
+    /// By pipes.
+    Pipes,
+}
+
+/// Opens its input and output to whoever sits at it.
+pub(super) fn hold(body: &mut ContainerCreateBody, held: Held) {
+    body.open_stdin = Some(true);
+    body.attach_stdin = Some(true);
+    body.tty = Some(held == Held::Terminal);
+    // The end of what comes through a pipe is the end of the command's input; a terminal stays.
+    body.stdin_once = Some(held == Held::Pipes);
+}
+
 /// Entry point and command. No command is the image's own; another one is run by the image's shell.
 fn program(command: &str, slug: bool) -> (Option<Vec<String>>, Option<Vec<String>>) {
     let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());

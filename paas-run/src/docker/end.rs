@@ -139,14 +139,18 @@ impl DockerLauncher {
         if state.oom_killed == Some(true) && status == Some(137) {
             end.reason = Some("Error R15 (Memory quota vastly exceeded)".into());
         }
-        let container = found.id.unwrap_or_default();
-        let last = self.output.last(&container, LAST, &redactor).await;
-        let last = last.unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "what a container printed last can't be read");
-            Vec::new()
-        });
+        // What somebody saw who sat at it is nobody else's.
+        let last = if record.is_attached() { Vec::new() } else { self.last(found.id, &redactor).await };
         end.exit = status.map(|status| Exit::new(status, last));
         Ok(())
+    }
+
+    async fn last(&self, container: Option<String>, redactor: &Redactor) -> Vec<String> {
+        let last = self.output.last(&container.unwrap_or_default(), LAST, redactor).await;
+        last.unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "what a container printed last can't be read");
+            Vec::new()
+        })
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use paas_core::{
-    AppId, AppName, Clock, Digest, ErrorCode, LogSource, LogWriter, Logs, Result, RuntimeCapabilities,
+    AppId, AppName, Clock, Console, Digest, ErrorCode, LogSource, LogWriter, Logs, Result,
+    RuntimeCapabilities, Window,
 };
 use paas_docker::Docker;
 use tokio::sync::{RwLock, mpsc};
@@ -38,21 +39,23 @@ pub struct DockerLauncher {
     pub(super) logs: Arc<dyn Logs>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) capabilities: RuntimeCapabilities,
+    missing: Arc<[&'static str]>,
     /// Read while something is launched, written while images are removed.
     launching: Arc<RwLock<()>>,
     tasks: TaskTracker,
     closing: CancellationToken,
-    /// Held by everything that may write to logs, so that the next engine begins after the last line of this one.
-    lock: Arc<File>,
+    /// Held by everything that may write to logs, so that the next engine begins after the last line of this one; a
+    /// console that outlives its engine doesn't hold it.
+    lock: Weak<File>,
 }
 
 impl DockerLauncher {
     pub(super) async fn open(
         config: DockerRuntimeConfig,
-        capabilities: RuntimeCapabilities,
-        lock: Arc<File>,
+        lock: &Arc<File>,
         closing: CancellationToken,
     ) -> Result<Self> {
+        let (capabilities, missing) = abilities(&config.docker).await?;
         let DockerRuntimeConfig { docker, data, blobs, logs, clock, stack, slug_user, walls, .. } = config;
         let oldest = clock.now() - chrono::Duration::days(REMEMBER_DAYS);
         let notes = Notes::open(data.join("launches"), oldest)?;
@@ -72,16 +75,22 @@ impl DockerLauncher {
             logs,
             clock,
             capabilities,
+            missing: missing.into(),
             launching: Arc::default(),
             tasks: TaskTracker::new(),
             closing,
-            lock,
+            lock: Arc::downgrade(lock),
         };
         launcher.take_over().await?;
         let census = Arc::clone(&launcher.census);
         launcher.spawn(Some(async move { census.follow().await }));
         launcher.spawn(Some(launcher.clone().tell_of_memory(out_of_memory)));
         Ok(launcher)
+    }
+
+    /// What this daemon can't do, each in a sentence for people.
+    pub(super) fn missing(&self) -> &[&'static str] {
+        &self.missing
     }
 
     /// Goes on with what earlier engines launched, and removes what nobody needs of them.
@@ -99,6 +108,7 @@ impl DockerLauncher {
                 continue;
             };
             self.copy_on(id, &container, &row.record).await?;
+            self.hang_up_if_left(id, &container, &row.record);
         }
         let apps: HashSet<AppName> =
             self.census.all().into_iter().map(|(_, row)| row.record.label.app).collect();
@@ -107,12 +117,14 @@ impl DockerLauncher {
 
     /// Copies what one prints that an earlier engine started, unless that is done already.
     pub(super) async fn copy_on(&self, id: LaunchId, container: &str, record: &Record) -> Result<()> {
-        if self.output.copies(id) {
+        let detached = self.notes.get(id).and_then(|note| note.detached);
+        if self.output.copies(id) || (record.is_attached() && detached.is_none()) {
             return Ok(());
         }
         let found = self.census.look(id, container).await?;
         let redactor = found.map(|found| end::secrets(record, &found)).transpose()?;
-        let copy = self.output.copy(id, container.to_owned(), record, redactor.unwrap_or_default(), true);
+        let copy =
+            self.output.copy(id, container.to_owned(), record, redactor.unwrap_or_default(), detached, true);
         self.spawn(copy);
         Ok(())
     }
@@ -128,8 +140,8 @@ impl DockerLauncher {
 
     /// Runs this until it is through or all of this is closed.
     pub(super) fn spawn(&self, task: Option<impl Future<Output = ()> + Send + 'static>) {
-        let Some(task) = task else { return };
-        let (closing, lock) = (self.closing.clone(), Arc::clone(&self.lock));
+        let (Some(task), Some(lock)) = (task, self.lock.upgrade()) else { return };
+        let closing = self.closing.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 biased;
@@ -138,13 +150,6 @@ impl DockerLauncher {
             }
             drop(lock);
         });
-    }
-
-    /// Waits until nothing of this writes any more.
-    pub(super) async fn close(&self) {
-        self.closing.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 
     /// A line of the platform in the app's log.
@@ -250,6 +255,11 @@ impl Launcher for DockerLauncher {
         Ok(self.found(launch.id, record, self.census.get(launch.id)).await?.process)
     }
 
+    async fn attach(&self, launch: Launch, window: Option<Window>) -> Result<Console> {
+        let _launching = self.launching.read().await;
+        self.start_attached(&launch, window).await
+    }
+
     async fn list(&self, app: Option<&AppName>) -> Result<Vec<Found>> {
         let wanted = |record: &Record| app.is_none_or(|app| record.label.app == *app);
         let mut all = Vec::new();
@@ -345,10 +355,16 @@ impl Launcher for DockerLauncher {
             other => other,
         }
     }
+
+    async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 /// What a machine without them can't do, for people.
-pub(super) async fn abilities(docker: &Docker) -> Result<(RuntimeCapabilities, Vec<&'static str>)> {
+async fn abilities(docker: &Docker) -> Result<(RuntimeCapabilities, Vec<&'static str>)> {
     let info = docker.client().info().await;
     let info = info.map_err(|e| paas_docker::failed("can't ask Docker what it is able to do", e))?;
     let able = |what: Option<bool>| what.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Containers: a [`Runtime`] on one Docker daemon, for images and for slugs.
+//! Containers: a [`Runtime`](paas_core::Runtime) on one Docker daemon, for images and for slugs.
 //!
 //! ```text
 //! engine ── supervisor ── launcher ──create, start──> daemon ──> container (own network per app, own walls)
@@ -14,6 +14,7 @@
 //! is. Each app has a network of its own, from which no other app's containers are reached, and is reached by the
 //! router at its container's own address: nothing is published.
 
+mod attach;
 mod census;
 mod container;
 mod end;
@@ -25,18 +26,12 @@ mod record;
 mod slug;
 mod start;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use futures_util::stream::BoxStream;
-use paas_core::{
-    AppName, Blobs, Clock, Context, Error, Exit, Instance, Logs, NodeName, ProcessSpec, ReleaseId, Result,
-    RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
-};
+use paas_core::{Blobs, Clock, Error, Logs, NodeName, Result};
 use paas_docker::Docker;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 pub use launcher::DockerLauncher;
 
@@ -168,15 +163,7 @@ impl DockerRuntimeConfig {
 /// Runs containers. See the [module](self).
 ///
 /// Dropping it ends no container: the next one that is opened for the same platform and folder adopts them.
-#[derive(Debug)]
-pub struct DockerRuntime {
-    supervisor: Supervisor<DockerLauncher>,
-    missing: Vec<&'static str>,
-    node: Option<NodeName>,
-    /// One supervisor for each folder; held by what still writes, too.
-    lock: Arc<File>,
-    _closing: DropGuard,
-}
+pub type DockerRuntime = Supervisor<DockerLauncher>;
 
 impl DockerRuntime {
     /// Adopts what runs already. Must be called inside a tokio runtime.
@@ -187,77 +174,20 @@ impl DockerRuntime {
         let made = std::fs::create_dir_all(&config.data);
         made.map_err(|e| Error::from_io(format!("can't make {}", config.data.display()), e))?;
         let lock = Arc::new(keep::lock(&config.data).await?);
-        let (capabilities, missing) = launcher::abilities(&config.docker).await?;
-        for missing in &missing {
-            tracing::warn!("isolation is degraded: {missing}");
-        }
         let (logs, clock) = (Arc::clone(&config.logs), Arc::clone(&config.clock));
         let (backoff, node) = (config.backoff, config.node.clone());
         let closing = CancellationToken::new();
         let guard = closing.clone().drop_guard();
-        let launcher = DockerLauncher::open(config, capabilities, Arc::clone(&lock), closing).await?;
+        let launcher = DockerLauncher::open(config, &lock, closing).await?;
+        for missing in launcher.missing() {
+            tracing::warn!("isolation is degraded: {missing}");
+        }
         let supervisor = Supervisor::start(launcher, logs, clock, backoff).await?;
-        Ok(Self { supervisor, missing, node, lock, _closing: guard })
+        Ok(supervisor.on(node).holding(lock).ending(guard))
     }
 
     /// What this daemon can't do, each in a sentence for people; nothing when all is well.
     pub fn missing(&self) -> &[&'static str] {
-        &self.missing
-    }
-
-    /// Leaves all instances to the next runtime that is opened on the same folder, in this process or another, whoever
-    /// else still holds this one. Nothing may be asked of it any more.
-    ///
-    /// # Errors
-    /// When the folder can't be unlocked.
-    pub async fn close(&self) -> Result<()> {
-        self.supervisor.close();
-        self.supervisor.launcher().close().await;
-        rustix::fs::flock(&*self.lock, rustix::fs::FlockOperation::Unlock)
-            .map_err(|e| Error::from_io("can't leave the instances to another process", e.into()))
-    }
-
-    /// Ends every instance of every app, for a platform that goes down with its apps.
-    pub async fn stop_all(&self) {
-        self.supervisor.stop_all().await;
-    }
-}
-
-#[async_trait]
-impl Runtime for DockerRuntime {
-    fn capabilities(&self) -> RuntimeCapabilities {
-        self.supervisor.capabilities()
-    }
-
-    async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
-        self.supervisor.ensure(ctx, spec).await
-    }
-
-    async fn observe(&self, app: &AppName) -> Result<Vec<Instance>> {
-        self.supervisor.observe(app).await
-    }
-
-    async fn apps(&self) -> Result<Vec<AppName>> {
-        self.supervisor.apps().await
-    }
-
-    fn watch(&self) -> BoxStream<'static, RuntimeEvent> {
-        self.supervisor.watch()
-    }
-
-    async fn run_once(&self, ctx: &Context, spec: &RunSpec) -> Result<Exit> {
-        self.supervisor.run_once(ctx, spec).await
-    }
-
-    async fn retire(&self, ctx: &Context, app: &AppName, release: ReleaseId) -> Result<()> {
-        self.supervisor.retire(ctx, app, release).await
-    }
-
-    async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()> {
-        self.supervisor.forget(ctx, app).await
-    }
-
-    fn node(&self) -> Option<&NodeName> {
-        self.node.as_ref()
+        self.launcher().missing()
     }
 }

@@ -53,7 +53,7 @@ impl Output {
         self.copied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What copies this output from its start, or from where an earlier engine stopped, to its end. `None` if somebody
+    /// What copies this output from its start or from `since`, or from where an earlier engine stopped, to its end. `None` if somebody
     /// does already.
     pub(super) fn copy(
         self: &Arc<Self>,
@@ -61,6 +61,7 @@ impl Output {
         container: String,
         record: &Record,
         redactor: Redactor,
+        since: Option<DateTime<Utc>>,
         adopted: bool,
     ) -> Option<impl Future<Output = ()> + Send + 'static> {
         let mut copied = self.copied();
@@ -77,6 +78,7 @@ impl Output {
             redactor,
         };
         let from = note.read_to.unwrap_or(record.started_at) - OVERLAP;
+        let from = since.map_or(from, |since| since.max(from));
         let (output, had, noted) = (Arc::clone(self), BTreeMap::new(), note.read_to);
         let copy = Copy { output, id, container, speaker, adopted, from, had, noted };
         Some(async move {

@@ -33,6 +33,13 @@ pub(super) struct Record {
     pub(super) check: Option<Vec<String>>,
 }
 
+impl Record {
+    /// Whether it was started with somebody sitting at it.
+    pub(super) fn is_attached(&self) -> bool {
+        self.label.once.as_ref().is_some_and(|once| once.attached)
+    }
+}
+
 /// What is kept of a launch beside its container.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -47,6 +54,8 @@ pub(super) struct Note {
     pub(super) stopping: bool,
     /// Its output is in the app's log up to here at least.
     pub(super) read_to: Option<DateTime<Utc>>,
+    /// Somebody sat at it and left it to itself, at this time of the daemon's.
+    pub(super) detached: Option<DateTime<Utc>>,
     /// How it ended; the app's log says so.
     pub(super) end: Option<End>,
 }

@@ -6,22 +6,39 @@ use paas_core::{ArtifactKind, ConfigKey, Error, ErrorCode, Redactor, Result};
 use paas_docker::{bollard, failed};
 use paas_sandbox::procfs;
 
-use super::container;
+use super::container::{self, Held};
 use super::image::Image;
-use super::launcher::DockerLauncher;
+use super::launcher::{Begun, DockerLauncher};
 use super::record::{Note, Record};
 use crate::supervisor::{Launch, LaunchId};
+
+/// A container that was made, and is not started yet.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) record: Record,
+    pub(super) container: String,
+    _starting: Begun,
+}
 
 impl DockerLauncher {
     /// Makes and starts its container, and copies what it prints.
     pub(super) async fn start(&self, launch: &Launch) -> Result<Record> {
+        let Made { record, container, _starting } = self.make(launch, None).await?;
+        self.begin(launch, &container).await?;
+        let copy =
+            self.output.copy(launch.id, container, &record, Redactor::knowing(&launch.spec.env), None, false);
+        self.spawn(copy);
+        Ok(record)
+    }
+
+    /// Makes its container; `held`: how its input and output are held by whoever sits at it.
+    pub(super) async fn make(&self, launch: &Launch, held: Option<Held>) -> Result<Made> {
         let (id, label) = (launch.id, &launch.label);
         if self.notes.get(id).is_some() || self.census.get(id).is_some() {
             return Err(Error::new(ErrorCode::Exists, format!("{id} was launched before")));
         }
-        let _starting = self.starting.begin(id);
-        let image = self.image(launch).await?;
-        let network = self.docker.network(&label.app).await?;
+        let starting = self.starting.begin(id);
+        let (image, network) = tokio::try_join!(self.image(launch), self.docker.network(&label.app))?;
         let web = label.name.process.is_web() && label.once.is_none();
         let record = Record {
             label: label.clone(),
@@ -31,7 +48,10 @@ impl DockerLauncher {
             secrets: launch.spec.env.keys().map(ConfigKey::to_string).collect(),
             check: image.check.clone().filter(|_| web),
         };
-        let body = container::body(&self.docker, launch, &record, &image, network, &self.walls)?;
+        let mut body = container::body(&self.docker, launch, &record, &image, network, &self.walls)?;
+        if let Some(held) = held {
+            container::hold(&mut body, held);
+        }
         if label.once.is_some() {
             let note = Note { once: Some(record.clone()), ..Note::default() };
             self.notes.change(id, true, |kept| *kept = note).await?;
@@ -40,30 +60,32 @@ impl DockerLauncher {
         let name = container::name(&self.docker, launch);
         let options =
             CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
-        let created = self.docker.client().create_container(Some(options), body).await;
-        let container = match created {
-            Ok(created) => created.id,
+        match self.docker.client().create_container(Some(options), body).await {
+            Ok(created) => Ok(Made { record, container: created.id, _starting: starting }),
             Err(e) => {
                 let said = matches!(&e, Client::DockerResponseServerError { .. });
                 let error = failed(format!("can't make the container of {}", label.name), e);
                 // Nothing ran. If Docker didn't answer it may make the container yet: nobody starts that, and it is
                 // removed when it is seen.
                 self.give_up(id, (!said).then_some(name)).await?;
-                return Err(error);
+                Err(error)
             }
-        };
+        }
+    }
+
+    /// Starts its container.
+    pub(super) async fn begin(&self, launch: &Launch, container: &str) -> Result<()> {
+        let (id, label) = (launch.id, &launch.label);
         if label.once.is_some() {
             self.notes.change(id, true, |note| note.begun = true).await?;
         }
         self.say(label, &format!("Starting process with command `{}`", launch.spec.command));
-        let started = self.docker.client().start_container(&container, None::<StartContainerOptions>).await;
+        let started = self.docker.client().start_container(container, None::<StartContainerOptions>).await;
         if let Err(e) = started {
-            return Err(self.not_started(launch, container, e).await);
+            return Err(self.not_started(launch, container.to_owned(), e).await);
         }
-        self.look(id, &container).await;
-        let copy = self.output.copy(id, container, &record, Redactor::knowing(&launch.spec.env), false);
-        self.spawn(copy);
-        Ok(record)
+        self.look(id, container).await;
+        Ok(())
     }
 
     async fn image(&self, launch: &Launch) -> Result<Image> {
@@ -96,7 +118,7 @@ impl DockerLauncher {
     }
 
     /// Forgets a launch that came to nothing, and removes its container for as long as it takes.
-    async fn give_up(&self, id: LaunchId, container: Option<String>) -> Result<()> {
+    pub(super) async fn give_up(&self, id: LaunchId, container: Option<String>) -> Result<()> {
         self.census.drop_row(id);
         self.notes.remove(id).await?;
         if let Some(container) = container {

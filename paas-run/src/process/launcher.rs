@@ -168,7 +168,8 @@ fn from_sandbox(error: paas_sandbox::Error) -> Error {
 #[async_trait]
 impl Launcher for ProcessLauncher {
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities::full().confined(self.abilities.limited(), self.abilities.isolated())
+        let able = RuntimeCapabilities::full().without_attach();
+        able.confined(self.abilities.limited(), self.abilities.isolated())
     }
 
     async fn launch(&self, launch: Launch) -> Result<Process> {

@@ -1,4 +1,4 @@
-//! Local processes: a [`Runtime`] on one machine that needs nothing but Linux and `bash`.
+//! Local processes: a [`Runtime`](paas_core::Runtime) on one machine that needs nothing but Linux and `bash`.
 //!
 //! ```text
 //! engine ── supervisor ── launcher ──spawns──> shim (outlives the engine) ──spawns──> bash -c COMMAND
@@ -22,19 +22,12 @@ mod start;
 mod users;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use futures_util::stream::BoxStream;
-use paas_core::{
-    AppName, Blobs, Clock, Context, Error, Exit, Instance, NodeName, ProcessSpec, ReleaseId, Result, RunSpec,
-    Runtime, RuntimeCapabilities, RuntimeEvent,
-};
+use paas_core::{Blobs, Clock, Error, NodeName, Result};
 use paas_sandbox::{Helper, Toolchains};
-use rustix::fs::FlockOperation;
 
 pub use launcher::ProcessLauncher;
 
@@ -134,13 +127,7 @@ impl ProcessConfig {
 /// Runs local processes. See the [module](self).
 ///
 /// Dropping it ends no process: the next one that is opened on the same folder adopts them.
-#[derive(Debug)]
-pub struct ProcessRuntime {
-    supervisor: Supervisor<ProcessLauncher>,
-    /// One supervisor for each folder.
-    lock: File,
-    node: Option<NodeName>,
-}
+pub type ProcessRuntime = Supervisor<ProcessLauncher>;
 
 impl ProcessRuntime {
     /// Adopts what runs already. Must be called inside a tokio runtime.
@@ -151,7 +138,7 @@ impl ProcessRuntime {
     pub async fn open(config: ProcessConfig) -> Result<Self> {
         let made = std::fs::create_dir_all(&config.data);
         made.map_err(|e| Error::from_io(format!("can't make {}", config.data.display()), e))?;
-        let lock = keep::lock(&config.data).await?;
+        let lock = Arc::new(keep::lock(&config.data).await?);
         let logs: Arc<dyn paas_core::Logs> = Arc::clone(&config.logs) as _;
         let (clock, backoff) = (Arc::clone(&config.clock), config.backoff);
         let node = config.node.clone();
@@ -160,66 +147,11 @@ impl ProcessRuntime {
             tracing::warn!("isolation is degraded: {missing}");
         }
         let supervisor = Supervisor::start(launcher, logs, clock, backoff).await?;
-        Ok(Self { supervisor, lock, node })
+        Ok(supervisor.on(node).holding(lock))
     }
 
     /// What this machine can't wall off, each in a sentence for people; nothing when all is well.
     pub fn missing(&self) -> Vec<&'static str> {
-        self.supervisor.launcher().abilities().missing()
-    }
-
-    /// Leaves all instances to the next runtime that is opened on the same folder, in this process or another, whoever
-    /// else still holds this one. Nothing may be asked of it any more.
-    ///
-    /// # Errors
-    /// When the folder can't be unlocked.
-    pub fn close(&self) -> Result<()> {
-        self.supervisor.close();
-        rustix::fs::flock(&self.lock, FlockOperation::Unlock)
-            .map_err(|e| Error::from_io("can't leave the instances to another process", e.into()))
-    }
-
-    /// Ends every instance of every app, for a platform that goes down with its apps.
-    pub async fn stop_all(&self) {
-        self.supervisor.stop_all().await;
-    }
-}
-
-#[async_trait]
-impl Runtime for ProcessRuntime {
-    fn capabilities(&self) -> RuntimeCapabilities {
-        self.supervisor.capabilities()
-    }
-
-    async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
-        self.supervisor.ensure(ctx, spec).await
-    }
-
-    async fn observe(&self, app: &AppName) -> Result<Vec<Instance>> {
-        self.supervisor.observe(app).await
-    }
-
-    async fn apps(&self) -> Result<Vec<AppName>> {
-        self.supervisor.apps().await
-    }
-
-    fn watch(&self) -> BoxStream<'static, RuntimeEvent> {
-        self.supervisor.watch()
-    }
-
-    async fn run_once(&self, ctx: &Context, spec: &RunSpec) -> Result<Exit> {
-        self.supervisor.run_once(ctx, spec).await
-    }
-
-    async fn retire(&self, ctx: &Context, app: &AppName, release: ReleaseId) -> Result<()> {
-        self.supervisor.retire(ctx, app, release).await
-    }
-
-    async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()> {
-        self.supervisor.forget(ctx, app).await
-    }
-
-    fn node(&self) -> Option<&NodeName> {
-        self.node.as_ref()
+        self.launcher().abilities().missing()
     }
 }

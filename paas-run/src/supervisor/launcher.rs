@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use paas_core::{
-    AppId, AppName, Digest, Exit, HealthCheck, IdempotencyKey, InstanceName, ProcessSpec, ReleaseId, Result,
-    RuntimeCapabilities, Version, WorkflowId,
+    AppId, AppName, Console, Digest, Error, Exit, HealthCheck, IdempotencyKey, InstanceName, ProcessSpec,
+    ReleaseId, Result, RuntimeCapabilities, Version, Window, WorkflowId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -92,6 +92,9 @@ pub struct Once {
     pub workflow: WorkflowId,
     /// Milliseconds after which it is ended.
     pub timeout_ms: u64,
+    /// Somebody sits at it.
+    #[serde(default)]
+    pub attached: bool,
 }
 
 impl Label {
@@ -253,6 +256,16 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// `exists` when this id was launched before; `unavailable` (retried), `disk_full`, `not_found` for the artifact.
     async fn launch(&self, launch: Launch) -> Result<Process>;
 
+    /// As [`Launcher::launch`], with its input and output in the caller's hands, as
+    /// [`Runtime::attach`](paas_core::Runtime::attach) says.
+    ///
+    /// # Errors
+    /// As [`Launcher::launch`]; `unsupported` where it can't.
+    async fn attach(&self, launch: Launch, window: Option<Window>) -> Result<Console> {
+        let _ = (launch, window);
+        Err(Error::unsupported("a command with somebody at its terminal"))
+    }
+
     /// Every launch that was not forgotten, of this app or of all: what an engine asks at its start.
     ///
     /// # Errors
@@ -304,6 +317,9 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When it can't be removed.
     async fn forget_app(&self, app: &AppName) -> Result<()>;
+
+    /// Gives up what this does beside; returns when nothing of it writes any more.
+    async fn close(&self) {}
 }
 
 const _: fn(&dyn Launcher) = |_| {};

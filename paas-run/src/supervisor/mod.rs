@@ -21,14 +21,16 @@ mod slot;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use paas_core::{
-    AppName, Clock, Context, Exit, Instance, InstanceName, Logs, ProcessSpec, ReleaseId, Result, RunSpec,
-    Runtime, RuntimeCapabilities, RuntimeEvent,
+    AppName, Clock, Console, Context, Error, Exit, Instance, InstanceName, Logs, NodeName, ProcessSpec,
+    ReleaseId, Result, RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent, Window,
 };
+use rustix::fs::FlockOperation;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use backoff::Backoff;
@@ -42,7 +44,11 @@ use slot::{Begin, Life, Slot};
 /// Dropping it ends no process: the next one that is started on the same launcher adopts them.
 pub struct Supervisor<L> {
     shared: Arc<Shared<L>>,
-    _closing: DropGuard,
+    node: Option<NodeName>,
+    /// What nobody else supervises meanwhile; held by what still writes, too.
+    lock: Option<Arc<File>>,
+    /// What ends with it: all that looks after something.
+    closing: Vec<DropGuard>,
 }
 
 struct Shared<L> {
@@ -97,13 +103,39 @@ impl<L: Launcher> Supervisor<L> {
         let closed = CancellationToken::new();
         let closing = closed.clone().drop_guard();
         let shared = Shared { launcher, logs, clock, backoff, board, slots, turns, closed };
-        let supervisor = Self { shared: Arc::new(shared), _closing: closing };
+        let supervisor = Self { shared: Arc::new(shared), node: None, lock: None, closing: vec![closing] };
         // Newest first: an older launch for the same place is what a crash left half replaced.
         found.sort_by_key(|found| std::cmp::Reverse(found.process.id));
-        for found in found.into_iter().filter(|found| found.label.once.is_none()) {
-            supervisor.adopt(found).await?;
+        for found in found {
+            if found.label.once.is_none() {
+                supervisor.adopt(found).await?;
+            } else {
+                supervisor.see_to_its_end(&found);
+            }
         }
         Ok(supervisor)
+    }
+
+    /// As that of this machine, among several whose engines share a store.
+    #[must_use]
+    pub fn on(mut self, node: Option<NodeName>) -> Self {
+        self.node = node;
+        self
+    }
+
+    /// Nobody else supervises what this file locks until this is closed.
+    #[must_use]
+    pub(crate) fn holding(mut self, lock: Arc<File>) -> Self {
+        self.lock = Some(lock);
+        self
+    }
+
+    /// Ends this too when it is dropped.
+    #[cfg(feature = "docker")]
+    #[must_use]
+    pub(crate) fn ending(mut self, with: DropGuard) -> Self {
+        self.closing.push(with);
+        self
     }
 
     async fn adopt(&self, found: Found) -> Result<()> {
@@ -148,9 +180,17 @@ impl<L: Launcher> Supervisor<L> {
     }
 
     /// Looks after nothing any more, as when it is dropped, whoever else still holds it: the processes go on, and the
-    /// next supervisor on the same launcher adopts them.
-    pub fn close(&self) {
+    /// next supervisor of the same folder, in this process or another, adopts them. Nothing may be asked of this one any
+    /// more.
+    ///
+    /// # Errors
+    /// When the folder can't be unlocked.
+    pub async fn close(&self) -> Result<()> {
         self.shared.closed.cancel();
+        self.shared.launcher.close().await;
+        let Some(lock) = &self.lock else { return Ok(()) };
+        rustix::fs::flock(&**lock, FlockOperation::Unlock)
+            .map_err(|e| Error::from_io("can't leave the instances to another process", e.into()))
     }
 
     /// Tells slots to stop; they are gone when the returned tokens are.
@@ -249,6 +289,10 @@ impl<L: Launcher> Runtime for Supervisor<L> {
         self.once(ctx, spec).await
     }
 
+    async fn attach(&self, ctx: &Context, spec: &RunSpec, window: Option<Window>) -> Result<Console> {
+        self.console(ctx, spec, window).await
+    }
+
     async fn retire(&self, ctx: &Context, app: &AppName, release: ReleaseId) -> Result<()> {
         let _turn = ctx.cancel.guard(self.shared.turn(app)).await?;
         self.stop_of(ctx, app, Some(release)).await?;
@@ -259,6 +303,10 @@ impl<L: Launcher> Runtime for Supervisor<L> {
         let _turn = ctx.cancel.guard(self.shared.turn(app)).await?;
         self.stop_of(ctx, app, None).await?;
         self.shared.launcher.forget_app(app).await
+    }
+
+    fn node(&self) -> Option<&NodeName> {
+        self.node.as_ref()
     }
 }
 

@@ -366,7 +366,11 @@ impl RuntimeWorld for World {
         match self.kind {
             Kind::Image => LISTEN.into(),
             Kind::Slug => {
-                "mkdir www; echo -n hello > www/index.html; cd www; exec python3 -m http.server $PORT".into()
+                // Its own program: `-m http.server` asks DNS for its name before it listens.
+                "mkdir www; echo -n hello > www/index.html; cd www; exec python3 -c 'import http.server, os, socketserver\n\
+                 at = \"\", int(os.environ[\"PORT\"])\n\
+                 socketserver.ThreadingTCPServer(at, http.server.SimpleHTTPRequestHandler).serve_forever()'"
+                    .into()
             }
         }
     }

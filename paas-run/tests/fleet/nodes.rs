@@ -194,7 +194,7 @@ impl Machine {
     /// Ends its engine in order, while its processes go on.
     async fn stop(mut self) -> World {
         self.engine.shutdown().await;
-        self.processes.close().unwrap();
+        self.processes.close().await.unwrap();
         self.world.take().unwrap()
     }
 }

@@ -13,10 +13,10 @@ use super::Chaos;
 use crate::blobs::{BlobEntry, BlobReader};
 use crate::{
     AddonCapabilities, AddonId, AddonProvider, AddonStatus, AppId, AppName, AppRoutes, Artifact, BindRequest,
-    Blobs, BuildRequest, Builder, BuilderCapabilities, BuilderId, Catalog, ConfigVars, Context, Detection,
-    Digest, DrainRequest, Exit, Instance, LogLine, LogQuery, Logs, Manifest, NodeName, PlanName, ProcessSpec,
-    ProviderName, ProvisionRequest, ReleaseId, Result, Revision, Router, RouterCapabilities, RunSpec,
-    Runtime, RuntimeCapabilities, RuntimeEvent, Source, SourceRef,
+    Blobs, BuildRequest, Builder, BuilderCapabilities, BuilderId, Catalog, ConfigVars, Console, Context,
+    Detection, Digest, DrainRequest, Exit, Instance, LogLine, LogQuery, Logs, Manifest, NodeName, PlanName,
+    ProcessSpec, ProviderName, ProvisionRequest, ReleaseId, Result, Revision, Router, RouterCapabilities,
+    RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent, Source, SourceRef, Window,
 };
 
 /// A provider in the weather.
@@ -125,6 +125,10 @@ impl Runtime for Wrapped<dyn Runtime> {
 
     async fn run_once(&self, ctx: &Context, spec: &RunSpec) -> Result<Exit> {
         self.call("run_once", ctx, self.inner.run_once(ctx, spec)).await
+    }
+
+    async fn attach(&self, ctx: &Context, spec: &RunSpec, window: Option<Window>) -> Result<Console> {
+        self.call("attach", ctx, self.inner.attach(ctx, spec, window)).await
     }
 
     async fn retire(&self, ctx: &Context, app: &AppName, release: ReleaseId) -> Result<()> {

@@ -79,7 +79,7 @@ impl FakeRuntime {
 #[async_trait]
 impl Runtime for FakeRuntime {
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities::full()
+        RuntimeCapabilities::full().without_attach()
     }
 
     async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
