@@ -107,7 +107,9 @@ impl Platform {
         let site = Site { folder: folder.path.clone(), token, http, https, git, ca, domain };
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let logs = Arc::new(FileLogs::open(site.folder.join("logs"), LogBounds::default())?);
-        let proxy = Proxy::new(options.proxy(), logs.clone(), Arc::new(SystemClock::new()));
+        let mut config = options.proxy();
+        config.https_port = https.port();
+        let proxy = Proxy::new(config, logs.clone(), Arc::new(SystemClock::new()));
 
         let (router, mut works) = match &mut before {
             None => {
@@ -128,7 +130,8 @@ impl Platform {
             }
         };
         let stop = Cancel::new();
-        let certificates = certificates::open(&tls, authority, options.acme.as_ref(), &stop)?;
+        let certificates =
+            certificates::open(&works.engine, authority, options.acme.as_ref(), &works.orders).await?;
         let server = serve(&proxy, &sockets, certificates, &stop)?;
         works.receive(sockets.git.serve()?);
         let door = Door::open(&site.folder)?;

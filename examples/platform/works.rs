@@ -23,6 +23,8 @@ pub(crate) struct Works {
     machine: Machine,
     receive: GitReceive,
     stop: Cancel,
+    /// Ends what orders certificates: of two processes on a folder only one writes.
+    pub(crate) orders: Cancel,
     server: Option<JoinHandle<()>>,
 }
 
@@ -65,7 +67,7 @@ impl Works {
         // Until now whoever comes waits at the listeners, or is answered by the platform that is replaced.
         engine.routed().await;
         let receive = GitReceive::start(engine.clone(), repos, ReceiveOptions::default()).await?;
-        Ok(Self { engine, machine, receive, stop: Cancel::new(), server: None })
+        Ok(Self { engine, machine, receive, stop: Cancel::new(), orders: Cancel::new(), server: None })
     }
 
     /// Receives pushes from now on.
@@ -77,6 +79,7 @@ impl Works {
     /// Ends it so that another process can go on at once: pushes may end within `patience`, what else is under way is
     /// given back, apps and databases run on.
     pub(crate) async fn let_go(self, patience: Duration) -> Result<()> {
+        self.orders.cancel(CancelReason::Shutdown);
         self.receive.finish(patience).await;
         joined(self.server).await?;
         self.engine.shutdown().await;
@@ -85,6 +88,7 @@ impl Works {
 
     /// Stops in order: no new pushes, the engine, then what it runs.
     pub(crate) async fn stop(self, keep_apps: bool) -> Result<()> {
+        self.orders.cancel(CancelReason::Shutdown);
         self.receive.shutdown().await;
         self.engine.shutdown().await;
         let stopped = if keep_apps { Ok(()) } else { self.machine.stop().await };

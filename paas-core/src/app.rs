@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::vault::{Sealed, WrappedKey};
 use crate::{
     AddonId, AddonService, AppId, AppName, ConfigKey, DomainName, Freeze, NodeName, PlanName, Principal,
-    ProcessType, ReleaseId, Version,
+    ProcessType, ReleaseId, RouteSettings, Version,
 };
 
 /// An app as it is stored.
@@ -38,6 +38,12 @@ pub struct App {
     /// Users see the maintenance page.
     #[serde(default)]
     pub maintenance: bool,
+    /// Requests are held.
+    #[serde(default)]
+    pub paused: bool,
+    /// How requests are brought to it.
+    #[serde(default)]
+    pub routing: RouteSettings,
     /// No release is made while it is frozen.
     #[serde(default)]
     pub frozen: Option<Freeze>,
@@ -113,6 +119,12 @@ pub struct Live {
     pub head: u64,
     /// How many of each process type.
     pub formation: BTreeMap<ProcessType, Scale>,
+    /// Its config var `ERROR_PAGE_URL`.
+    #[serde(default)]
+    pub error_page: Option<String>,
+    /// Its config var `MAINTENANCE_PAGE_URL`.
+    #[serde(default)]
+    pub maintenance_page: Option<String>,
 }
 
 impl App {

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddonService, AppName, ConfigKey, Failure, KindName, Leftover, Missing, NodeName, Principal, ProcessType,
-    StepName, Version, WorkflowId, WorkflowState,
+    AddonService, AppName, ConfigKey, DomainName, Failure, KindName, Leftover, Missing, NodeName, Principal,
+    ProcessType, StepName, Version, WorkflowId, WorkflowState,
 };
 
 /// Something that happened.
@@ -192,6 +192,13 @@ pub enum EventKind {
         /// The generation of the routes.
         generation: u64,
     },
+    /// A host's certificate was wanted, issued, refused, brought or removed.
+    CertificateChanged {
+        /// The host.
+        domain: DomainName,
+        /// What, in words.
+        what: String,
+    },
     /// A release never went live.
     ReleaseFailed {
         /// Its number.
@@ -306,6 +313,7 @@ impl fmt::Display for EventKind {
             Self::ReleaseCreated { version, description } => write!(f, "{version} is made: {description}"),
             Self::ReleaseLive { version, .. } => write!(f, "{version} is live"),
             Self::RoutesChanged { generation } => write!(f, "routes changed, generation {generation}"),
+            Self::CertificateChanged { domain, what } => write!(f, "the certificate of {domain}: {what}"),
             Self::ReleaseFailed { version } => write!(f, "{version} never went live"),
             Self::AddonProvisioned { service, attachment } => {
                 write!(f, "{service} is attached as {attachment}")

@@ -33,6 +33,7 @@ mod blobs;
 mod blocking;
 mod builder;
 mod cancel;
+mod certificate;
 mod clock;
 mod config;
 mod console;
@@ -51,6 +52,7 @@ mod memory_logs;
 mod name;
 mod release;
 mod router;
+mod routing;
 mod runtime;
 mod source;
 pub mod store;
@@ -72,6 +74,9 @@ pub use blobs::{BlobEntry, BlobReader, Blobs, DirBlobs, NoBlobs};
 pub use blocking::blocking;
 pub use builder::{BuildRequest, Builder, BuilderCapabilities, BuilderId, Detection};
 pub use cancel::{Cancel, CancelReason};
+pub use certificate::{
+    Certificate, CertificateFailure, CertificateOrigin, CertificateShelf, HeldCertificate,
+};
 pub use clock::{Clock, SteadyClock, SystemClock};
 pub use config::{ConfigValue, ConfigVars, Redactor};
 pub use console::{Console, Control, Window};
@@ -98,6 +103,7 @@ pub use name::{
 };
 pub use release::{Release, ReleaseState};
 pub use router::{AppRoutes, Backend, DrainRequest, RouteState, Router, RouterCapabilities};
+pub use routing::{BackendProtocol, Balance, Concurrency, Hsts, PathRoute, Rate, RouteSettings};
 pub use runtime::{
     Exit, Instance, InstanceName, InstanceState, ProcessSpec, RunSpec, Runtime, RuntimeCapabilities,
     RuntimeEvent, Size,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::{AppId, AppName, Context, DomainName, Result, Version};
+use crate::{AppId, AppName, Context, DomainName, Result, RouteSettings, Version};
 
 /// Where the requests of one app go: a full statement, not a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct AppRoutes {
     pub backends: Vec<Backend>,
     /// What people see when there are no backends.
     pub state: RouteState,
+    /// How requests are brought there.
+    #[serde(default)]
+    pub settings: RouteSettings,
 }
 
 impl AppRoutes {
@@ -41,6 +44,7 @@ impl AppRoutes {
             version: None,
             backends: Vec::new(),
             state: RouteState::Empty,
+            settings: RouteSettings::default(),
         }
     }
 }
@@ -61,6 +65,9 @@ pub enum RouteState {
     Stopped,
     /// Switched off by its owner (H80).
     Maintenance,
+    /// Its owner changes something behind it: a router that can holds requests, though there are backends, as for
+    /// [`RouteState::Starting`]; any other goes on.
+    Paused,
 }
 
 /// One web instance that takes requests.

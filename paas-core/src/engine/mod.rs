@@ -48,7 +48,7 @@ pub use turn::Turn;
 pub use waist::Waist;
 
 use decide::Rules;
-use ledger::Ledger;
+pub(crate) use ledger::{Ledger, decode, encode};
 use run::Running;
 use waist::Kinds;
 

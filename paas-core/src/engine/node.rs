@@ -54,7 +54,8 @@ impl Inner {
         routes.backends.clone_from(&stored.backends);
         routes.state = match stored.state {
             _ if app.maintenance => RouteState::Maintenance,
-            RouteState::Maintenance => RouteState::Serving,
+            _ if app.paused => RouteState::Paused,
+            RouteState::Maintenance | RouteState::Paused => RouteState::Serving,
             state => state,
         };
     }

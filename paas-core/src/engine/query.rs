@@ -5,8 +5,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use super::Engine;
 use crate::store::ListQuery;
 use crate::{
-    Addon, App, AppName, ConfigVars, Event, Instance, LogLine, LogQuery, Release, Result, Subject, Version,
-    Workflow,
+    Addon, App, AppName, CertificateShelf, ConfigVars, Event, Instance, LogLine, LogQuery, Release, Result,
+    Subject, Version, Workflow,
 };
 
 /// Events as they happen; an error ends it.
@@ -27,6 +27,12 @@ impl Engine {
     /// When the store can't be read.
     pub async fn apps(&self) -> Result<Vec<App>> {
         self.inner.ledger.apps(&ListQuery::all()).await
+    }
+
+    /// The certificates of all hosts: how it stands with each, and where one's own are kept.
+    pub fn certificates(&self) -> CertificateShelf {
+        let inner = &self.inner;
+        CertificateShelf::new(inner.store.clone(), inner.vault.clone(), inner.clock.clone())
     }
 
     /// An app's releases, the newest first.

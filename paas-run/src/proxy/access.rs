@@ -25,6 +25,8 @@ pub(super) struct Record {
     line: String,
     scheme: &'static str,
     claim: Option<Claim>,
+    /// The backend that the client was at before, where it is to come to it again.
+    pub(super) wants: Option<Box<str>>,
     pub(super) began: Instant,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -61,6 +63,7 @@ impl Record {
             line,
             scheme: peer.scheme,
             claim: None,
+            wants: None,
             began: Instant::now(),
             connect: None,
             sent: None,

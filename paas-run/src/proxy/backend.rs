@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use paas_core::Backend;
+use paas_core::{AppId, Backend, Digest};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::mux::Mux;
 use super::plain::Link;
 use super::pool::Pool;
 use super::upstream::Connection;
@@ -17,6 +18,9 @@ use super::upstream::Connection;
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) backend: Backend,
+    /// What a client's cookie says that comes to it again; nobody can make one up.
+    pub(super) token: String,
+    gate: Arc<Gate>,
     in_flight: AtomicUsize,
     retired: AtomicBool,
     drained: Arc<Notify>,
@@ -29,12 +33,28 @@ pub(super) struct Upstream {
     pub(super) connections: Pool<Connection>,
     /// Those of plain requests.
     pub(super) links: Pool<Link>,
+    /// Those that requests share.
+    pub(super) shared: Pool<Mux>,
 }
 
+/// So many connections of the kind that requests share are kept: several only where they came at once.
+const SHARED: usize = 2;
+
 impl Upstream {
-    pub(super) fn new(backend: Backend, pool_size: usize, drained: &Arc<Notify>) -> Self {
+    pub(super) fn new(
+        backend: Backend,
+        app: AppId,
+        pool_size: usize,
+        drained: &Arc<Notify>,
+        gate: &Arc<Gate>,
+    ) -> Self {
+        // The app's id isn't known outside, so the token says nothing about the inside.
+        let token =
+            Digest::of(format!("{app} {} {}", backend.instance, backend.address)).hex()[..32].to_owned();
         Self {
             backend,
+            token,
+            gate: Arc::clone(gate),
             in_flight: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             drained: Arc::clone(drained),
@@ -43,6 +63,7 @@ impl Upstream {
             quarantine: AtomicU64::new(0),
             connections: Pool::new(pool_size),
             links: Pool::new(pool_size),
+            shared: Pool::new(SHARED.min(pool_size)),
         }
     }
 
@@ -55,6 +76,7 @@ impl Upstream {
         self.retired.store(true, Ordering::SeqCst);
         self.connections.close();
         self.links.close();
+        self.shared.close();
     }
 
     pub(super) fn is_retired(&self) -> bool {
@@ -88,6 +110,49 @@ impl Upstream {
     pub(super) fn reap(&self, now: Instant) {
         self.connections.reap(now);
         self.links.reap(now);
+        self.shared.reap(now);
+    }
+
+    /// How busy it is, for one that takes so long until it bears its share.
+    pub(super) fn load(&self, now: Instant, slow_start: Duration) -> f64 {
+        let age = now.saturating_duration_since(self.made);
+        let share = (age.as_secs_f64() / slow_start.as_secs_f64()).clamp(0.01, 1.0);
+        #[allow(clippy::cast_precision_loss, reason = "nobody has so many requests in flight")]
+        let in_flight = self.in_flight() as f64;
+        (in_flight + 1.0) / share
+    }
+}
+
+/// Where requests of an app wait, if they have to.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Somebody may be waiting for a request that ends.
+    pub(super) limits: AtomicBool,
+    pub(super) freed: Notify,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// A place among those who wait, where there are fewer than this.
+    pub(super) fn enter(self: &Arc<Self>, most: usize) -> Option<Place> {
+        let more = |waiting: usize| (waiting < most).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Place(Arc::clone(self)))
+    }
+}
+
+/// One of those who wait.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Gate>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -103,6 +168,13 @@ impl Claim {
         upstream.in_flight.fetch_add(1, Ordering::SeqCst);
         Self { upstream: Arc::clone(upstream) }
     }
+
+    /// The same, where fewer than this are in flight.
+    pub(super) fn within(upstream: &Arc<Upstream>, most: usize) -> Option<Self> {
+        let more = |count: usize| (count < most).then_some(count + 1);
+        upstream.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Self { upstream: Arc::clone(upstream) })
+    }
 }
 
 impl Drop for Claim {
@@ -110,6 +182,9 @@ impl Drop for Claim {
         let last = self.upstream.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.upstream.is_retired() {
             self.upstream.drained.notify_waiters();
+        }
+        if self.upstream.gate.limits.load(Ordering::Relaxed) {
+            self.upstream.gate.freed.notify_one();
         }
     }
 }

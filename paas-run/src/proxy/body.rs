@@ -14,8 +14,11 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use super::access::Record;
+use super::backend::Upstream;
+use super::deadline::Deadline;
 use super::fault::Fault;
-use super::pool::Pooled as _;
+use super::mux::Mux;
+use super::reach::Carrier as _;
 use super::upstream::Connection;
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -143,11 +146,40 @@ enum Kind {
     Answer(Box<Answer>),
 }
 
+/// By what an answer comes.
+pub(super) enum Carried {
+    Alone(Connection),
+    Shared(Mux),
+}
+
+impl Carried {
+    fn deadline(&mut self) -> &mut Deadline {
+        match self {
+            Self::Alone(connection) => connection.deadline(),
+            Self::Shared(mux) => mux.deadline(),
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Alone(connection) => connection.drive(cx),
+            Self::Shared(mux) => mux.drive(cx),
+        }
+    }
+
+    fn end(self, upstream: &Upstream) {
+        match self {
+            Self::Alone(connection) => connection.end(upstream),
+            Self::Shared(mux) => mux.end(upstream),
+        }
+    }
+}
+
 /// An app's answer on its way.
 struct Answer {
     body: Incoming,
     /// Drives the body; taken when it goes back to the pool.
-    connection: Option<Connection>,
+    carried: Option<Carried>,
     upload: Option<Arc<Upload>>,
     idle: Duration,
     record: Box<Record>,
@@ -162,14 +194,14 @@ impl ProxyBody {
 
     pub(super) fn answer(
         body: Incoming,
-        mut connection: Connection,
+        mut carried: Carried,
         upload: Option<Arc<Upload>>,
         idle: Duration,
         record: Box<Record>,
     ) -> Self {
-        connection.deadline.set(Instant::now() + idle);
-        let connection = Some(connection);
-        Self(Kind::Answer(Box::new(Answer { body, connection, upload, idle, record, ended: false })))
+        carried.deadline().set(Instant::now() + idle);
+        let carried = Some(carried);
+        Self(Kind::Answer(Box::new(Answer { body, carried, upload, idle, record, ended: false })))
     }
 }
 
@@ -178,16 +210,16 @@ impl Answer {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(self.passed(frame));
         }
-        let Some(connection) = &mut self.connection else { return Poll::Pending };
-        connection.drive(cx);
+        let Some(carried) = &mut self.carried else { return Poll::Pending };
+        carried.drive(cx);
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(self.passed(frame));
         }
-        while connection.deadline.poll(cx).is_ready() {
+        while carried.deadline().poll(cx).is_ready() {
             // Bytes of the client count too, until its body is whole.
             let moved = self.upload.as_ref().map(|upload| upload.moved() + self.idle);
             match moved {
-                Some(moved) if moved > Instant::now() => connection.deadline.set(moved),
+                Some(moved) if moved > Instant::now() => carried.deadline().set(moved),
                 _ => return Poll::Ready(Some(Err(self.fail(Fault::IdleBackend)))),
             }
         }
@@ -207,8 +239,8 @@ impl Answer {
                 if let Some(data) = frame.data_ref() {
                     self.record.bytes += data.remaining() as u64;
                 }
-                if let Some(connection) = &mut self.connection {
-                    connection.deadline.set(Instant::now() + self.idle);
+                if let Some(carried) = &mut self.carried {
+                    carried.deadline().set(Instant::now() + self.idle);
                 }
                 Some(Ok(frame))
             }
@@ -233,12 +265,10 @@ impl Drop for Answer {
             return;
         }
         self.record.done();
-        if let Some(mut connection) = self.connection.take()
+        if let Some(carried) = self.carried.take()
             && let Some(upstream) = self.record.upstream()
-            && connection.is_alive()
         {
-            connection.age.rest(Instant::now());
-            upstream.connections.put(connection);
+            carried.end(upstream);
         }
     }
 }

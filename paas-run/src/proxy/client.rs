@@ -1,6 +1,6 @@
 //! Who sends requests over a connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::fault::Fault;
+#[cfg(feature = "tls")]
+use super::tls::Handshakes;
 use super::wire::Heads;
 
 /// The client's end of a connection, as apps are told of it.
@@ -49,6 +51,7 @@ impl Client {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: HeaderValue,
+    pub(super) ip: IpAddr,
     pub(super) port: HeaderValue,
     pub(super) scheme: &'static str,
     pub(super) trusted: bool,
@@ -61,6 +64,9 @@ pub(super) struct Peer {
     forced: AtomicBool,
     /// It doesn't take what is sent to it.
     stalled: AtomicBool,
+    /// The host that its handshake was for.
+    #[cfg(feature = "tls")]
+    made_for: Option<(Handshakes, Box<str>)>,
 }
 
 impl Peer {
@@ -69,6 +75,7 @@ impl Peer {
         let ip = client.address.ip().to_canonical().to_string();
         Self {
             address: HeaderValue::from_str(&ip).unwrap_or(HeaderValue::from_static("unknown")),
+            ip: client.address.ip(),
             port: HeaderValue::from(client.port),
             scheme,
             trusted: client.trusted,
@@ -77,7 +84,26 @@ impl Peer {
             heads: Heads::default(),
             forced: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            #[cfg(feature = "tls")]
+            made_for: None,
         }
+    }
+
+    /// Its handshake was for this host.
+    #[cfg(feature = "tls")]
+    pub(super) fn made_for(mut self, handshakes: Handshakes, host: &str) -> Self {
+        self.made_for = Some((handshakes, host.to_ascii_lowercase().into()));
+        self
+    }
+
+    /// Whether a request for this host may come by it. A proxy in front decides that for itself.
+    pub(super) fn may_ask(&self, host: &str) -> bool {
+        #[cfg(feature = "tls")]
+        if let Some((handshakes, made_for)) = &self.made_for {
+            return self.trusted || handshakes.cover(made_for, host);
+        }
+        let _ = host;
+        true
     }
 
     pub(super) fn force(&self) {

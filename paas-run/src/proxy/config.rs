@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use paas_core::Rate;
+
 use super::front::Front;
 
 /// Limits and timeouts. The defaults are those of Heroku's router where it publishes them.
@@ -18,6 +20,15 @@ pub struct ProxyConfig {
     pub connect_budget: Duration,
     /// How long a request waits for an app whose instances are about to be up before it ends as H20: 75 s.
     pub boot_timeout: Duration,
+    /// How many requests of one app wait for it at this proxy while it boots or is paused; those beyond end as H11: 10,000.
+    pub held: usize,
+    /// How many connections one client may have at a time; those beyond are closed as they come. Without a limit where
+    /// `None`, as it is at first. A client is an IPv4 address or an IPv6 network of 64 bits.
+    pub client_connections: Option<usize>,
+    /// How many requests one client may send to all apps together; those beyond get 429. Without a limit at first.
+    pub client_rate: Option<Rate>,
+    /// The port that users reach HTTPS at, which requests without TLS are sent to where an app wants it: 443.
+    pub https_port: u16,
     /// How long a request waits for a proxy that lost sight of the store whose routes it follows before it ends as H99: 5 s.
     pub trust_timeout: Duration,
     /// How long an instance may take to its first byte, from the last byte of the request on: 30 s (H12).
@@ -67,6 +78,10 @@ impl Default for ProxyConfig {
             quarantine: Duration::from_secs(5),
             connect_budget: Duration::from_secs(75),
             boot_timeout: Duration::from_secs(75),
+            held: 10_000,
+            client_connections: None,
+            client_rate: None,
+            https_port: 443,
             trust_timeout: Duration::from_secs(5),
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(55),

@@ -13,6 +13,12 @@ pub(super) enum Fault {
     BadExpectation,
     /// `CONNECT`: this is no forward proxy.
     Connect,
+    /// One client asks for too much; it may come again after so many seconds.
+    TooMany(u16),
+    /// The connection was made for another host, and its certificate isn't for this one.
+    Misdirected,
+    /// Too many requests of the app wait already.
+    Backlog,
     AppCrashed,
     RequestTimeout,
     ClosedWithoutResponse,
@@ -52,8 +58,9 @@ impl Facts {
     pub(super) fn as_said(&self, fault: Fault) -> String {
         let mut said = self.at.to_owned();
         if !self.code.is_empty() {
-            said = format!("{said} code={} desc=\"{}\"", self.code, self.desc);
+            said = format!("{said} code={}", self.code);
         }
+        said = format!("{said} desc=\"{}\"", self.desc);
         if let Fault::BadRequest(cause) = fault {
             said = format!("{said} cause=\"{cause}\"");
         }
@@ -95,6 +102,30 @@ impl Fault {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "This request isn't valid",
                 "CONNECT is not allowed here.",
+            ),
+            Self::TooMany(_) => Facts {
+                at: "at=warning",
+                ..error(
+                    "",
+                    "Too many requests of one client",
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "Too many requests",
+                    "You sent more requests than this site takes from one client. Try again in a moment.",
+                )
+            },
+            Self::Misdirected => error(
+                "H31",
+                "Misdirected Request",
+                StatusCode::MISDIRECTED_REQUEST,
+                "This request came by the wrong connection",
+                "The certificate of its connection is not for this name.",
+            ),
+            Self::Backlog => error(
+                "H11",
+                "Backlog too deep",
+                unavailable,
+                "Too many visitors at once",
+                "This app has more requests than it can answer right now. Try again in a moment.",
             ),
             Self::AppCrashed => error("H10", "App crashed", unavailable, "Application error", OWNER),
             Self::RequestTimeout => error(

@@ -97,6 +97,12 @@ pub(super) fn wants_upgrade(parts: &Parts) -> bool {
         && tokens(&parts.headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 
+/// How the client came, as far as one knows.
+pub(super) fn proto(headers: &HeaderMap, peer: &Peer) -> &'static str {
+    let said = headers.get(FORWARDED_PROTO).filter(|_| peer.trusted);
+    said.and_then(|said| front::proto(said.as_bytes())).unwrap_or(peer.scheme)
+}
+
 /// What the log tells of a request beside what the app gets.
 #[derive(Debug)]
 pub(super) struct Marks {
@@ -139,9 +145,9 @@ pub(super) fn to_backend(parts: &mut Parts, peer: &Peer, upgrade: bool, has_body
     }
     let forwarded_for = appended(headers, &FORWARDED_FOR, &peer.address);
     headers.insert(FORWARDED_FOR, forwarded_for.clone());
-    let believed = |name: HeaderName| headers.get(name).filter(|_| peer.trusted).map(HeaderValue::as_bytes);
-    let proto = believed(FORWARDED_PROTO).and_then(front::proto).unwrap_or(peer.scheme);
-    let port = believed(FORWARDED_PORT).and_then(front::port).map(HeaderValue::from);
+    let proto = proto(headers, peer);
+    let port = headers.get(FORWARDED_PORT).filter(|_| peer.trusted);
+    let port = port.and_then(|port| front::port(port.as_bytes())).map(HeaderValue::from);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(FORWARDED_PORT, port.unwrap_or_else(|| peer.port.clone()));
     headers.insert(REQUEST_START, HeaderValue::from(start));

@@ -10,12 +10,14 @@
 //! | `serve`, `wire`, `rewound`, `client` | a client's connection: accepting, draining, a client that takes nothing |
 //! | `front` | proxies in front of this one: whose word holds, and how they give it |
 //! | `table`, `route` | which host leads to which backends; the swap that drops nothing |
+//! | `rules`, `limit` | what an app wants of its requests, and how much one client may have |
 //! | `tls` | HTTPS: the certificate of the host that a client names |
 //! | `trust` | until when that holds, for a proxy that follows a store |
 //! | `reach`, `backend`, `pool` | from a route to a connection: claims, attempts, idle connections |
 //! | `plain` | a plain request's way, which most are: no hyper, two buffers, four system calls |
 //! | `forward`, `headers`, `body`, `tunnel` | any other request's way, what is changed on it, WebSocket and its like |
 //! | `upstream`, `deadline` | a connection of hyper's that is driven by the request that uses it, and a timer for it |
+//! | `mux` | one of HTTP/2, which requests share |
 //! | `traffic` | counters per app, and what Prometheus reads |
 //! | `fault`, `page`, `dates`, `access` | Heroku's codes, what people see, and the line in the app's log |
 //!
@@ -33,12 +35,15 @@ mod forward;
 mod front;
 mod headers;
 mod ids;
+mod limit;
+mod mux;
 mod page;
 mod plain;
 mod pool;
 mod reach;
 mod rewound;
 mod route;
+mod rules;
 mod serve;
 mod table;
 #[cfg(feature = "tls")]
@@ -73,6 +78,7 @@ use self::client::Peer;
 pub use self::config::{ProxyConfig, TunnelDrain};
 use self::dates::Dates;
 pub use self::front::{Front, IpNet};
+use self::limit::{Buckets, Guests};
 use self::serve::Entry;
 use self::table::Table;
 pub use self::traffic::Traffic;
@@ -112,6 +118,10 @@ struct Shared {
     dates: Dates,
     reaper: Once,
     leaving: Leaving,
+    guests: Arc<Guests>,
+    buckets: Option<Buckets>,
+    #[cfg(feature = "tls")]
+    certificates: tls::Known,
 }
 
 /// Whether another process answers from now on.
@@ -126,6 +136,8 @@ impl Proxy {
     /// A proxy without routes. Its log lines, one for each request, go to `logs`.
     pub fn new(config: ProxyConfig, logs: Arc<dyn Logs>, clock: Arc<dyn Clock>) -> Self {
         let shared = Shared {
+            guests: Arc::default(),
+            buckets: config.client_rate.map(Buckets::new),
             config,
             table: Table::default(),
             trust: Trust::default(),
@@ -134,6 +146,8 @@ impl Proxy {
             dates: Dates::default(),
             reaper: Once::new(),
             leaving: Leaving::default(),
+            #[cfg(feature = "tls")]
+            certificates: tls::Known::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -160,6 +174,14 @@ impl Proxy {
         cancel: Cancel,
     ) -> Result<()> {
         self.shared.reap_idle();
+        let shared = &self.shared;
+        shared.certificates.add(&certificates);
+        // Whatever comes from here on is told by whoever applies it.
+        for domain in
+            shared.table.all().iter().filter_map(|route| route.applied()).flat_map(|routes| routes.domains)
+        {
+            certificates.routed(&domain, true);
+        }
         let entry = Entry::Tls(tls::Handshakes::new(Arc::clone(&self.shared), certificates)?);
         serve::serve(Arc::clone(&self.shared), listener, entry, cancel).await
     }
@@ -202,7 +224,7 @@ impl Proxy {
     /// # Errors
     /// As [`Router::apply`].
     pub fn adopt(&self, routes: &[AppRoutes]) -> Result<()> {
-        routes.iter().try_for_each(|routes| self.shared.table.apply(routes, self.shared.config.pool_size))
+        routes.iter().try_for_each(|routes| self.shared.apply(routes))
     }
 
     /// Serves one connection as [`Proxy::serve`] does: an entry for fuzzing, no part of the interface.
@@ -224,6 +246,15 @@ impl Proxy {
 }
 
 impl Shared {
+    fn apply(&self, routes: &AppRoutes) -> Result<()> {
+        let hosts = self.table.apply(routes, self.config.pool_size)?;
+        #[cfg(feature = "tls")]
+        self.certificates.routed(&hosts);
+        #[cfg(not(feature = "tls"))]
+        drop(hosts);
+        Ok(())
+    }
+
     /// Closes connections that are idle for too long. Ends with the proxy.
     fn reap_idle(self: &Arc<Self>) {
         self.reaper.call_once(|| {
@@ -251,7 +282,7 @@ impl Router for Proxy {
     }
 
     async fn apply(&self, _: &paas_core::Context, routes: &AppRoutes) -> Result<()> {
-        self.shared.table.apply(routes, self.shared.config.pool_size)?;
+        self.shared.apply(routes)?;
         tracing::debug!(
             app.name = %routes.app,
             route.generation = routes.generation,

@@ -1,7 +1,7 @@
 //! What people and programs see when an app doesn't answer.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response};
 
 use super::fault::{Facts, Fault};
@@ -12,21 +12,37 @@ pub(super) fn wants_html(accept: Option<&HeaderValue>) -> bool {
     accept.windows(9).any(|part| part.eq_ignore_ascii_case(b"text/html"))
 }
 
-/// The answer for a fault. `id` is the request's id, which its owner finds in the log.
-pub(super) fn page(fault: Fault, html: bool, id: Option<&HeaderValue>) -> Response<Bytes> {
+/// The answer for a fault. `id` is the request's id, which its owner finds in the log; `own` is the URL of a page that the
+/// app's owner shows instead.
+pub(super) fn page(fault: Fault, html: bool, id: Option<&HeaderValue>, own: Option<&str>) -> Response<Bytes> {
     let facts = fault.facts();
     let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let (kind, body) = if html {
-        ("text/html; charset=utf-8", as_html(&facts, id))
-    } else {
-        ("text/plain; charset=utf-8", as_text(&facts, id))
+    let (kind, body) = match own {
+        _ if !html => ("text/plain; charset=utf-8", as_text(&facts, id)),
+        None => ("text/html; charset=utf-8", as_html(&facts, id)),
+        Some(own) => ("text/html; charset=utf-8", as_frame(&facts, own)),
     };
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = facts.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Fault::TooMany(seconds) = fault {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     response
+}
+
+/// A page elsewhere, as Heroku shows it. Its URL is of plain characters, of which only `&` needs escaping.
+fn as_frame(facts: &Facts, own: &str) -> String {
+    let (title, own) = (facts.title, own.replace('&', "&amp;"));
+    format!(
+        r#"<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{title}</title><style>html,body,iframe{{margin:0;border:0;padding:0;width:100%;height:100%;display:block}}</style>
+</head><body><iframe src="{own}" title="{title}"></iframe></body></html>
+"#
+    )
 }
 
 fn as_text(facts: &Facts, id: &str) -> String {

@@ -1,16 +1,23 @@
 //! From an app's route to a connection with one of its backends.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::access::Record;
-use super::backend::Upstream;
+use super::backend::{Claim, Upstream};
+use super::body::RequestBody;
+use super::deadline::Deadline;
 use super::fault::Fault;
-use super::pool::{Pool, Pooled};
+use super::pool::{Age, Pool, Pooled};
 use super::route::Refused;
+use super::upstream::Failed;
 use super::{ProxyConfig, Shared};
 
 /// A kind of connection to backends.
@@ -19,6 +26,31 @@ pub(super) trait Way: Pooled + Sized + Send {
     fn pool(upstream: &Upstream) -> &Pool<Self>;
 
     fn open(address: SocketAddr, config: &ProxyConfig) -> impl Future<Output = Result<Self, Fault>> + Send;
+}
+
+/// One that requests of every kind go by.
+pub(super) trait Carrier: Way {
+    /// A request has it now; others may share it.
+    fn begin(&self, _: &Upstream) {}
+
+    fn age(&mut self) -> &mut Age;
+
+    /// When the request on it is late.
+    fn deadline(&mut self) -> &mut Deadline;
+
+    /// Reads and writes what can be read and written now.
+    fn drive(&mut self, cx: &mut Context<'_>);
+
+    /// Sends the request and waits for the head of the answer. `late` is asked when the deadline has passed, and moves
+    /// it or gives up.
+    fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        late: impl FnMut() -> Option<Instant> + Send,
+    ) -> impl Future<Output = Result<Response<Incoming>, Failed>> + Send;
+
+    /// The answer is through.
+    fn end(self, upstream: &Upstream);
 }
 
 /// The first and the longest pause between two looks at backends that all refuse connections.
@@ -39,10 +71,12 @@ impl Shared {
                 }
                 continue;
             }
-            let claim = match record.route.claim(now) {
-                Ok(claim) => claim,
+            let claim = match record.route.claim(now, record.wants.as_deref(), false) {
+                Ok(claim) => Some(claim),
                 Err(Refused::Nobody(fault)) => return Err(fault),
+                Err(Refused::Full(most)) => self.turn(record, most).await?,
                 Err(Refused::NobodyYet) => {
+                    let _held = record.route.gate().enter(self.config.held).ok_or(Fault::Backlog)?;
                     let left = self.config.boot_timeout.saturating_sub(record.began.elapsed());
                     let served = tokio::time::timeout(left, record.route.served()).await;
                     served.map_err(|_| Fault::BootTimeout)?;
@@ -61,6 +95,7 @@ impl Shared {
                     continue;
                 }
             };
+            let Some(claim) = claim else { continue };
             let upstream = Arc::clone(&claim.upstream);
             record.claimed(claim);
             if pooled && let Some(connection) = W::pool(&upstream).take(now) {
@@ -85,6 +120,29 @@ impl Shared {
                     }
                     last = Some(fault).filter(|_| attempts > 0);
                 }
+            }
+        }
+    }
+    /// Waits among at most so many for a backend that takes another request; `None` when it is to be seen anew who is there.
+    async fn turn(&self, record: &Record, most: usize) -> Result<Option<Claim>, Fault> {
+        let route = &record.route;
+        let _place = route.gate().enter(most).ok_or(Fault::Backlog)?;
+        let until = record.began + self.config.first_byte;
+        loop {
+            // Listening before looking: what happens in between isn't missed.
+            let mut freed = pin!(route.gate().freed.notified());
+            let mut swapped = pin!(route.swapped().notified());
+            freed.as_mut().enable();
+            swapped.as_mut().enable();
+            match route.claim(Instant::now(), record.wants.as_deref(), true) {
+                Ok(claim) => return Ok(Some(claim)),
+                Err(Refused::Full(_)) => {}
+                Err(_) => return Ok(None),
+            }
+            tokio::select! {
+                () = freed => {}
+                () = swapped => {}
+                () = tokio::time::sleep_until(until) => return Err(Fault::Backlog),
             }
         }
     }

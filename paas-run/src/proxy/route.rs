@@ -4,17 +4,18 @@
 //! swap has returned, every later claim sees the new set, and every earlier one is counted: nothing new reaches what was
 //! removed, and a drain misses nobody.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::StatusCode;
-use paas_core::{AppName, AppRoutes, Backend, Error, ErrorCode, Result, RouteState};
+use paas_core::{AppName, AppRoutes, Backend, Balance, Concurrency, Error, ErrorCode, Result, RouteState};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::backend::{Claim, Upstream};
+use super::backend::{Claim, Gate, Upstream};
 use super::fault::Fault;
+use super::rules::{RULED, Rules};
 use super::traffic::{Counters, Traffic};
 
 /// The routes of one app, over all its lives.
@@ -30,11 +31,16 @@ pub(super) struct Route {
     drained: Arc<Notify>,
     /// Made with the first request: of many apps most have none for long.
     counters: OnceLock<Counters>,
+    /// What of `rules` a request has to know before it asks for them; nothing for most apps.
+    marks: AtomicU8,
+    rules: RwLock<Option<Arc<Rules>>>,
+    gate: Arc<Gate>,
 }
 
 #[derive(Debug, Default)]
 struct Set {
     applied: Option<AppRoutes>,
+    rules: Option<Arc<Rules>>,
     upstreams: Vec<Arc<Upstream>>,
     /// Removed, and still with requests in flight.
     removed: Vec<Arc<Upstream>>,
@@ -49,6 +55,8 @@ pub(super) enum Refused {
     NobodyYet,
     /// All backends refused connections a moment ago; one may be tried again after this time.
     AllQuarantined(Duration),
+    /// All backends have as many requests as they take; so many may wait.
+    Full(usize),
 }
 
 impl Route {
@@ -60,21 +68,51 @@ impl Route {
             swapped: Notify::new(),
             drained: Arc::default(),
             counters: OnceLock::new(),
+            marks: AtomicU8::new(0),
+            rules: RwLock::default(),
+            gate: Arc::default(),
         }
     }
 
-    /// Claims a backend for a request.
-    pub(super) fn claim(&self, now: Instant) -> Result<Claim, Refused> {
+    /// Which of the marks in [`rules`](super::rules) the app has.
+    pub(super) fn marks(&self) -> u8 {
+        self.marks.load(Ordering::Acquire)
+    }
+
+    /// The app's settings, where they are not what they always are.
+    pub(super) fn rules(&self) -> Option<Arc<Rules>> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Those that every request has to heed.
+    pub(super) fn heeded(&self) -> Option<Arc<Rules>> {
+        if self.marks() & RULED == 0 { None } else { self.rules() }
+    }
+
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Claims a backend for a request: the `wanted` one, if it is there. `queued`: it waited for its turn.
+    pub(super) fn claim(&self, now: Instant, wanted: Option<&str>, queued: bool) -> Result<Claim, Refused> {
         let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
         let state = set.applied.as_ref().map_or(RouteState::Empty, |applied| applied.state);
-        if state == RouteState::Maintenance {
-            return Err(Refused::Nobody(Fault::Maintenance));
+        match state {
+            RouteState::Maintenance => return Err(Refused::Nobody(Fault::Maintenance)),
+            RouteState::Paused => return Err(Refused::NobodyYet),
+            _ => {}
+        }
+        if let Some(rules) = &set.rules
+            && let Some(limit) = rules.settings.concurrency
+            && !set.upstreams.is_empty()
+        {
+            return self.claim_within(&set, limit, now, wanted, queued);
         }
         let chosen = match set.upstreams.as_slice() {
             [] if state == RouteState::Starting => return Err(Refused::NobodyYet),
             [] => return Err(Refused::Nobody(nobody(state))),
             [only] => only,
-            many => self.less_busy_of_two(many),
+            many => self.choose(set.rules.as_deref(), many, now, wanted),
         };
         if chosen.quarantined_for(now).is_none() {
             return Ok(Claim::new(chosen));
@@ -83,18 +121,50 @@ impl Route {
         if let Some(free) = free.min_by_key(|upstream| upstream.in_flight()) {
             return Ok(Claim::new(free));
         }
-        let wait = set.upstreams.iter().filter_map(|upstream| upstream.quarantined_for(now)).min();
-        Err(Refused::AllQuarantined(wait.unwrap_or_default()))
+        Err(set.all_quarantined(now))
+    }
+
+    /// Claims the least busy of those that take another request.
+    fn claim_within(
+        &self,
+        set: &Set,
+        limit: Concurrency,
+        now: Instant,
+        wanted: Option<&str>,
+        queued: bool,
+    ) -> Result<Claim, Refused> {
+        let free = set.upstreams.iter().filter(|upstream| upstream.quarantined_for(now).is_none());
+        let mut free: Vec<_> = free.collect();
+        if free.is_empty() {
+            return Err(set.all_quarantined(now));
+        }
+        // Nobody goes before those who wait.
+        if queued || self.gate.waiting() == 0 {
+            free.sort_by_key(|upstream| (Some(upstream.token.as_str()) != wanted, upstream.in_flight()));
+            let most = limit.per_instance as usize;
+            if let Some(claim) = free.into_iter().find_map(|upstream| Claim::within(upstream, most)) {
+                return Ok(claim);
+            }
+        }
+        Err(Refused::Full(limit.queue as usize))
+    }
+
+    /// Waits for other routes.
+    pub(super) fn swapped(&self) -> &Notify {
+        &self.swapped
     }
 
     /// Waits until somebody answers, or it is clear that nobody will.
     pub(super) async fn served(&self) {
         loop {
-            let swapped = self.swapped.notified();
+            // Listening before looking: what happens in between isn't missed.
+            let mut swapped = std::pin::pin!(self.swapped.notified());
+            swapped.as_mut().enable();
             {
                 let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
                 let state = set.applied.as_ref().map(|applied| applied.state);
-                if !set.upstreams.is_empty() || state != Some(RouteState::Starting) {
+                let starts = state == Some(RouteState::Starting) && set.upstreams.is_empty();
+                if !starts && state != Some(RouteState::Paused) {
                     return;
                 }
             }
@@ -102,15 +172,62 @@ impl Route {
         }
     }
 
+    /// Which of several gets a request, whether it is in quarantine or not.
+    fn choose<'a>(
+        &self,
+        rules: Option<&Rules>,
+        upstreams: &'a [Arc<Upstream>],
+        now: Instant,
+        wanted: Option<&str>,
+    ) -> &'a Arc<Upstream> {
+        let Some(rules) = rules else { return self.less_busy_of_two(upstreams, None, now) };
+        let known = wanted.and_then(|wanted| upstreams.iter().find(|upstream| upstream.token == wanted));
+        if let Some(known) = known {
+            return known;
+        }
+        let slow_start = rules.slow_start();
+        match rules.settings.balance {
+            Balance::Random => {
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
+                // Neighbouring turns are far from each other in its upper bits (Knuth, section 6.4).
+                let random =
+                    usize::try_from(turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33).unwrap_or_default();
+                &upstreams[random % upstreams.len()]
+            }
+            Balance::LeastConnections => {
+                // Beginning elsewhere each time, or the first would get whatever is equal.
+                let first = self.turn.fetch_add(1, Ordering::Relaxed) % upstreams.len();
+                let all = upstreams[first..].iter().chain(&upstreams[..first]);
+                let least = match slow_start {
+                    None => all.min_by_key(|upstream| upstream.in_flight()),
+                    Some(time) => {
+                        all.min_by(|one, other| one.load(now, time).total_cmp(&other.load(now, time)))
+                    }
+                };
+                least.unwrap_or(&upstreams[first])
+            }
+            _ => self.less_busy_of_two(upstreams, slow_start, now),
+        }
+    }
+
     /// The power of two choices: nearly as even as looking at all of them, at the cost of looking at two.
-    fn less_busy_of_two<'a>(&self, upstreams: &'a [Arc<Upstream>]) -> &'a Arc<Upstream> {
+    fn less_busy_of_two<'a>(
+        &self,
+        upstreams: &'a [Arc<Upstream>],
+        slow_start: Option<Duration>,
+        now: Instant,
+    ) -> &'a Arc<Upstream> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let first = turn % upstreams.len();
         // A second one that isn't the first, at a distance that changes.
         let step = 1 + (turn / upstreams.len()) % (upstreams.len() - 1);
         let second = (first + step) % upstreams.len();
         let (first, second) = (&upstreams[first], &upstreams[second]);
-        if second.in_flight() < first.in_flight() { second } else { first }
+        let less = match slow_start {
+            None => second.in_flight() < first.in_flight(),
+            Some(time) => second.load(now, time) < first.load(now, time),
+        };
+        if less { second } else { first }
     }
 
     /// How many backends there are.
@@ -149,7 +266,13 @@ impl Route {
             // One that stays keeps its connections and counters.
             let upstream = match before.iter().position(|upstream| upstream.backend == *backend) {
                 Some(at) => before.swap_remove(at),
-                None => Arc::new(Upstream::new(backend.clone(), pool_size, &self.drained)),
+                None => Arc::new(Upstream::new(
+                    backend.clone(),
+                    routes.app_id,
+                    pool_size,
+                    &self.drained,
+                    &self.gate,
+                )),
             };
             if !set.upstreams.iter().any(|known| known.backend == upstream.backend) {
                 set.upstreams.push(upstream);
@@ -161,7 +284,13 @@ impl Route {
         set.removed.append(&mut before);
         set.removed.retain(|upstream| upstream.in_flight() > 0);
         let applied = set.applied.replace(routes.clone());
+        let rules = Rules::new(&routes.settings, set.rules.as_deref()).map(Arc::new);
+        set.rules.clone_from(&rules);
+        self.gate.limits.store(routes.settings.concurrency.is_some(), Ordering::SeqCst);
         drop(guard);
+        let marks = rules.as_ref().map_or(0, |rules| rules.marks());
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        self.marks.store(marks, Ordering::Release);
         self.swapped.notify_waiters();
         applied
     }
@@ -191,12 +320,19 @@ impl Route {
         let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
         let in_flight =
             set.upstreams.iter().chain(&set.removed).map(|upstream| upstream.in_flight() as u64).sum();
-        Some(counters.read(in_flight))
+        Some(counters.read(in_flight, self.gate.waiting() as u64))
     }
 
     /// Every backend that may hold idle connections.
     pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         self.set.read().unwrap_or_else(PoisonError::into_inner).upstreams.clone()
+    }
+}
+
+impl Set {
+    fn all_quarantined(&self, now: Instant) -> Refused {
+        let waits = self.upstreams.iter().filter_map(|upstream| upstream.quarantined_for(now));
+        Refused::AllQuarantined(waits.min().unwrap_or_default())
     }
 }
 

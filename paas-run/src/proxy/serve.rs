@@ -136,9 +136,17 @@ impl Arrival {
                 None => return,
             },
         };
-        let peer = Arc::new(Peer::new(client, tracker, self.stops.tunnels.clone()));
+        // Held until the connection ends.
+        let _guest = match self.shared.config.client_connections {
+            None => None,
+            Some(most) => match self.shared.guests.admit(client.address.ip(), most) {
+                None => return tracing::debug!(peer = %client.address, "a client has too many connections"),
+                guest => guest,
+            },
+        };
+        let peer = Peer::new(client, tracker, self.stops.tunnels.clone());
         match &self.entry {
-            Entry::Plain => connection(self.shared, stream, peer, self.stops).await,
+            Entry::Plain => connection(self.shared, stream, Arc::new(peer), self.stops).await,
             #[cfg(feature = "tls")]
             Entry::Tls(handshakes) => {
                 let stream = tokio::select! {
@@ -146,7 +154,9 @@ impl Arrival {
                     () = self.stops.gently.cancelled() => None,
                 };
                 if let Some(stream) = stream {
-                    connection(self.shared, stream, peer, self.stops).await;
+                    let host = stream.get_ref().1.server_name().unwrap_or_default();
+                    let peer = peer.made_for(handshakes.clone(), host);
+                    connection(self.shared, stream, Arc::new(peer), self.stops).await;
                 }
             }
         }

@@ -44,16 +44,16 @@ impl Table {
         self.apps().values().map(Arc::clone).collect()
     }
 
-    /// Makes these the routes of the app.
+    /// Makes these the routes of the app, and says which hosts came (true) and which went.
     ///
     /// # Errors
     /// `stale_generation`, and `conflict` for a host of another app; then nothing has changed.
-    pub(super) fn apply(&self, routes: &AppRoutes, pool_size: usize) -> Result<()> {
+    pub(super) fn apply(&self, routes: &AppRoutes, pool_size: usize) -> Result<Vec<(DomainName, bool)>> {
         let mut apps = self.apps();
         let route = apps.get(&routes.app).map(Arc::clone);
         let route = route.unwrap_or_else(|| Arc::new(Route::new(routes.app.clone())));
         if !route.is_newer(routes)? {
-            return Ok(());
+            return Ok(Vec::new());
         }
         for domain in &routes.domains {
             if let Some(owner) = self.owner(domain)
@@ -67,15 +67,20 @@ impl Table {
         // Backends before hosts: a new host never leads to old backends.
         let before = route.swap(routes, pool_size);
         let known = before.map(|before| before.domains).unwrap_or_default();
-        for domain in routes.domains.iter().filter(|domain| !known.contains(domain)) {
+        let came = routes.domains.iter().filter(|domain| !known.contains(domain));
+        let went = known.iter().filter(|domain| !routes.domains.contains(domain));
+        let changed: Vec<_> = came
+            .map(|domain| (domain.clone(), true))
+            .chain(went.map(|domain| (domain.clone(), false)))
+            .collect();
+        for (domain, came) in &changed {
             let (map, key) = self.place(domain);
-            map.pin().insert(key.into(), Arc::clone(&route));
+            match came {
+                true => drop(map.pin().insert(key.into(), Arc::clone(&route))),
+                false => drop(map.pin().remove(key)),
+            }
         }
-        for domain in known.iter().filter(|domain| !routes.domains.contains(domain)) {
-            let (map, key) = self.place(domain);
-            map.pin().remove(key);
-        }
-        Ok(())
+        Ok(changed)
     }
 
     fn owner(&self, domain: &DomainName) -> Option<Arc<Route>> {

@@ -45,12 +45,13 @@ impl Counters {
         self.durations[bucket(micros)].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn read(&self, in_flight: u64) -> Traffic {
+    pub(super) fn read(&self, in_flight: u64, waiting: u64) -> Traffic {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Traffic {
             classes: self.classes.each_ref().map(read),
             bytes: read(&self.bytes),
             in_flight,
+            waiting,
             micros: read(&self.micros),
             durations: self.durations.iter().map(read).collect(),
         }
@@ -82,6 +83,8 @@ pub struct Traffic {
     pub bytes: u64,
     /// How many are being answered now.
     pub in_flight: u64,
+    /// How many wait now until the app takes them: it boots, is paused, or has as many as it takes.
+    pub waiting: u64,
     micros: u64,
     durations: Vec<u64>,
 }
@@ -104,6 +107,7 @@ impl Traffic {
             classes,
             bytes: self.bytes.saturating_sub(before.bytes),
             in_flight: self.in_flight,
+            waiting: self.waiting,
             micros: self.micros.saturating_sub(before.micros),
             durations: durations.map(|(now, before)| now.saturating_sub(*before)).collect(),
         }
@@ -168,6 +172,12 @@ pub(super) fn open_metrics(apps: &[(AppName, Traffic)]) -> String {
         put(format_args!("paas_router_in_flight{{app=\"{app}\"}} {}\n", traffic.in_flight));
     }
     put(format_args!(
+        "# TYPE paas_router_waiting gauge\n# HELP paas_router_waiting Requests held until the app takes them.\n"
+    ));
+    for (app, traffic) in apps {
+        put(format_args!("paas_router_waiting{{app=\"{app}\"}} {}\n", traffic.waiting));
+    }
+    put(format_args!(
         "# TYPE paas_router_duration_seconds histogram\n# UNIT paas_router_duration_seconds seconds\n\
          # HELP paas_router_duration_seconds From a request's head to its answer's last byte.\n"
     ));
@@ -214,7 +224,7 @@ mod tests {
         for millis in 1..=100 {
             counters.count(Some(StatusCode::OK), Duration::from_millis(millis), 10);
         }
-        let first = counters.read(0);
+        let first = counters.read(0, 0);
         assert_eq!((first.requests(), first.bytes), (100, 1000));
         let near = |found: Option<Duration>, millis: u64| {
             let found = found.expect("there were requests");
@@ -225,7 +235,7 @@ mod tests {
         near(first.quantile(0.5), 50);
         near(first.quantile(0.95), 95);
         counters.count(None, Duration::from_secs(2), 0);
-        let later = counters.read(0).since(&first);
+        let later = counters.read(0, 0).since(&first);
         assert_eq!((later.requests(), later.classes), (1, [0, 0, 0, 0, 1]));
         near(later.quantile(0.5), 2000);
         assert_eq!(later.since(&later).quantile(0.5), None);

@@ -17,6 +17,7 @@ use super::access::Record;
 use super::client::Peer;
 use super::config::ProxyConfig;
 use super::fault::Fault;
+use super::reach::Carrier as _;
 use super::upstream::Connection;
 
 /// The two ends of a tunnel, before they are free of HTTP.

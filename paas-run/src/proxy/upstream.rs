@@ -22,7 +22,7 @@ use super::body::RequestBody;
 use super::deadline::Deadline;
 use super::fault::Fault;
 use super::pool::{Age, Pool, Pooled};
-use super::reach::Way;
+use super::reach::{Carrier, Way};
 
 /// A hyper connection that can be upgraded, whose type has no name.
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
@@ -32,8 +32,8 @@ pub(super) struct Connection {
     sender: http1::SendRequest<RequestBody>,
     /// Gone once the backend has closed it or it has failed.
     driver: Option<Driver>,
-    pub(super) deadline: Deadline,
-    pub(super) age: Age,
+    deadline: Deadline,
+    age: Age,
 }
 
 /// Why there is no answer.
@@ -76,44 +76,6 @@ impl Connection {
             age: Age::new(config.pool_idle),
         })
     }
-
-    /// Sends the request and waits for the head of the answer. `late` is asked when the deadline has passed, and moves
-    /// it or gives up.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-        mut late: impl FnMut() -> Option<Instant>,
-    ) -> Result<Response<Incoming>, Failed> {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        poll_fn(|cx| {
-            // In this order: the request is queued above, driving writes it, and only then can an answer be there.
-            self.drive(cx);
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-                return Poll::Ready(answer.map_err(|mut error| {
-                    let unsent = error.take_message().map(Box::new);
-                    failed(&error.into_error(), unsent)
-                }));
-            }
-            while self.deadline.poll(cx).is_ready() {
-                let Some(later) = late() else { return Poll::Ready(Err(Failed::TimedOut)) };
-                self.deadline.set(later);
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Reads and writes what can be read and written now.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver
-            && let Poll::Ready(ended) = driver.as_mut().poll(cx)
-        {
-            if let Err(error) = ended {
-                tracing::trace!(error = %error, "a connection to a backend ended");
-            }
-            self.driver = None;
-        }
-    }
 }
 
 impl Pooled for Connection {
@@ -134,6 +96,57 @@ impl Way for Connection {
 
     async fn open(address: SocketAddr, config: &ProxyConfig) -> Result<Self, Fault> {
         Self::open(address, config).await
+    }
+}
+
+impl Carrier for Connection {
+    fn age(&mut self) -> &mut Age {
+        &mut self.age
+    }
+
+    fn deadline(&mut self) -> &mut Deadline {
+        &mut self.deadline
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        mut late: impl FnMut() -> Option<Instant> + Send,
+    ) -> Result<Response<Incoming>, Failed> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        poll_fn(|cx| {
+            // In this order: the request is queued above, driving writes it, and only then can an answer be there.
+            self.drive(cx);
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(answer.map_err(|mut error| {
+                    let unsent = error.take_message().map(Box::new);
+                    failed(&error.into_error(), unsent)
+                }));
+            }
+            while self.deadline.poll(cx).is_ready() {
+                let Some(later) = late() else { return Poll::Ready(Err(Failed::TimedOut)) };
+                self.deadline.set(later);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && let Poll::Ready(ended) = driver.as_mut().poll(cx)
+        {
+            if let Err(error) = ended {
+                tracing::trace!(error = %error, "a connection to a backend ended");
+            }
+            self.driver = None;
+        }
+    }
+    fn end(mut self, upstream: &Upstream) {
+        if self.is_alive() {
+            self.age.rest(Instant::now());
+            upstream.connections.put(self);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod framing;
 mod headers;
 mod http2;
 mod leave;
+mod settings;
 mod stream;
 mod support;
 mod swap;

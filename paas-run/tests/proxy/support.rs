@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use paas_core::{
     AppId, AppName, AppRoutes, Backend, Cancel, CancelReason, Context, IdempotencyKey, LogQuery, LogSource,
-    LogWriter, Logs as _, MemoryLogs, RouteState, Router as _, SystemClock, WorkflowId,
+    LogWriter, Logs as _, MemoryLogs, RouteSettings, RouteState, Router as _, SystemClock, WorkflowId,
 };
 use paas_run::proxy::{Proxy, ProxyConfig};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -77,6 +77,21 @@ impl World {
         routes.state = state;
         self.proxy.apply(&self.context(), &routes).await.expect("routes are applied");
         routes.backends
+    }
+
+    /// The same app and origins, brought to as `settings` say.
+    pub(crate) async fn settle(&self, settings: RouteSettings) {
+        let mut routes = self.proxy.observe(&hello()).await.expect("observed").expect("there are routes");
+        routes.generation += 1;
+        routes.settings = settings;
+        self.proxy.apply(&self.context(), &routes).await.expect("routes are applied");
+    }
+
+    pub(crate) async fn state(&self, state: RouteState) {
+        let mut routes = self.proxy.observe(&hello()).await.expect("observed").expect("there are routes");
+        routes.generation += 1;
+        routes.state = state;
+        self.proxy.apply(&self.context(), &routes).await.expect("routes are applied");
     }
 
     pub(crate) async fn connect(&self) -> Conn {

@@ -5,7 +5,10 @@ use crate::engine::kinds::{DESTROY, DestroyInput};
 use crate::engine::ledger::{DomainOwner, Ledger, encode, put_app};
 use crate::engine::{Engine, WorkflowHandle};
 use crate::store::{Expect, QueueState, Table, Transaction, Write};
-use crate::{App, AppId, AppName, DomainName, Error, ErrorCode, EventKind, Head, Principal, Result, Subject};
+use crate::{
+    App, AppId, AppName, DomainName, Error, ErrorCode, EventKind, Head, Principal, Result, RouteSettings,
+    Subject,
+};
 
 impl Engine {
     /// Makes an app.
@@ -27,6 +30,8 @@ impl Engine {
             domains: Vec::new(),
             buildpacks: Vec::new(),
             maintenance: false,
+            paused: false,
+            routing: RouteSettings::default(),
             frozen: None,
             node: None,
             destroying: false,
@@ -147,6 +152,48 @@ impl Engine {
         self.change(app, |_, app| {
             app.maintenance = on;
             let what = format!("turned maintenance mode {}", if on { "on" } else { "off" });
+            Ok((vec![EventKind::AppChanged { what, by: by.clone() }], None))
+        })
+        .await?;
+        self.inner.refresh_routes(app).await
+    }
+
+    /// Holds an app's requests until [`Engine::resume`], for as long as a router's clients wait for an app that boots, and
+    /// only so many of them: for what takes seconds and must lose none.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn pause(&self, app: &AppName, by: &Principal) -> Result<()> {
+        self.set_paused(app, true, by).await
+    }
+
+    /// Lets an app's requests go on.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn resume(&self, app: &AppName, by: &Principal) -> Result<()> {
+        self.set_paused(app, false, by).await
+    }
+
+    async fn set_paused(&self, app: &AppName, on: bool, by: &Principal) -> Result<()> {
+        self.change(app, |_, app| {
+            app.paused = on;
+            let what = if on { "holds requests" } else { "lets requests go on" }.to_owned();
+            Ok((vec![EventKind::AppChanged { what, by: by.clone() }], None))
+        })
+        .await?;
+        self.inner.refresh_routes(app).await
+    }
+
+    /// Says how requests are brought to an app, from now on and without a release.
+    ///
+    /// # Errors
+    /// `not_found`; `invalid_params` for settings that can't be carried out.
+    pub async fn set_routing(&self, app: &AppName, settings: RouteSettings, by: &Principal) -> Result<()> {
+        settings.check()?;
+        self.change(app, |_, app| {
+            app.routing.clone_from(&settings);
+            let what = "changed how requests are routed".to_owned();
             Ok((vec![EventKind::AppChanged { what, by: by.clone() }], None))
         })
         .await?;

@@ -8,10 +8,11 @@ use crate::engine::kind::{Changes, Moment, Step, StepCall, StepOutput};
 use crate::engine::kinds::Platform;
 use crate::engine::ledger::{put_app, put_release, put_routes};
 use crate::engine::rollout::{Target, app_name};
+use crate::routing::is_page;
 use crate::store::Expect;
 use crate::{
-    App, AppRoutes, Error, ErrorCode, EventKind, Instance, InstanceState, Live, ProcessType, ReleaseId,
-    ReleaseState, Result, Retry, RouteState,
+    App, AppRoutes, Error, ErrorCode, EventKind, Instance, InstanceState, Live, ProcessType, Release,
+    ReleaseId, ReleaseState, Result, Retry, RouteState,
 };
 
 #[derive(Debug)]
@@ -58,6 +59,8 @@ impl Step for SwitchRoute {
             version: target.version,
             head,
             formation: target.formation.clone(),
+            error_page: inner.page(&app, &release, "ERROR_PAGE_URL").await?,
+            maintenance_page: inner.page(&app, &release, "MAINTENANCE_PAGE_URL").await?,
         });
         let stored = inner.ledger.routes(&name).await?;
         let routes = inner.routes_for(&app, stored.as_ref().map(|stored| &stored.value)).await?;
@@ -94,7 +97,17 @@ impl Inner {
         let mut routes = AppRoutes::new(app.name.clone(), app.id, generation);
         routes.domains.push(self.default_domain(&app.name)?);
         routes.domains.extend(app.domains.iter().cloned());
+        routes.settings = app.routing.clone();
         let Some(live) = &app.live else { return Ok(routes) };
+        let pages = [
+            (&mut routes.settings.error_page, &live.error_page),
+            (&mut routes.settings.maintenance_page, &live.maintenance_page),
+        ];
+        for (page, var) in pages {
+            if var.is_some() {
+                page.clone_from(var);
+            }
+        }
         let web = live.formation.get(&ProcessType::web()).map_or(0, |scale| scale.quantity);
         if self.home_elsewhere(app).is_some() {
             Self::routes_elsewhere(app, stored, &mut routes);
@@ -105,11 +118,23 @@ impl Inner {
         routes.backends = Self::backends(&instances, live.release, web);
         routes.state = match web {
             _ if app.maintenance => RouteState::Maintenance,
+            _ if app.paused => RouteState::Paused,
             0 => RouteState::Stopped,
             _ if routes.backends.is_empty() && is_starting(&instances, live.release) => RouteState::Starting,
             _ => RouteState::Serving,
         };
         Ok(routes)
+    }
+
+    /// The page that the owner's config names in this var; what is no URL of a page is left out.
+    async fn page(&self, app: &App, release: &Release, var: &str) -> Result<Option<String>> {
+        if !release.config.keys().any(|key| key.as_str() == var) {
+            return Ok(None);
+        }
+        let (vars, _) = self.environment(app, release).await?;
+        let page =
+            vars.iter().find(|(key, _)| key.as_str() == var).map(|(_, value)| value.expose().to_owned());
+        Ok(page.filter(|page| is_page(page)))
     }
 
     /// Tells the router what the store says of an app's routes.

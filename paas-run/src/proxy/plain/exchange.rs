@@ -19,6 +19,7 @@ use super::request::Plain;
 use super::response::{self, Head, Seen};
 use super::scratch::Buffers;
 use crate::proxy::access::Record;
+use crate::proxy::client::Peer;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::fault::Fault;
 use crate::proxy::serve::Stream;
@@ -27,6 +28,7 @@ use crate::proxy::{Shared, page};
 /// A client's connection.
 pub(super) struct Client<'a, S> {
     pub(super) shared: &'a Arc<Shared>,
+    pub(super) peer: &'a Peer,
     pub(super) stream: S,
     /// What it has sent and has no answer yet.
     pub(super) input: Vec<u8>,
@@ -69,10 +71,14 @@ impl<S: Stream> Client<'_, S> {
                 let accept =
                     plain.accept.clone().and_then(|at| HeaderValue::from_bytes(&self.input[at]).ok());
                 let id = HeaderValue::from_bytes(&buffers.request[plain.id.clone()]).ok();
-                let page = page::page(fault, page::wants_html(accept.as_ref()), id.as_ref());
+                let page = {
+                    let all = record.route.rules();
+                    let own = all.as_ref().and_then(|rules| rules.page(fault));
+                    page::page(fault, page::wants_html(accept.as_ref()), id.as_ref(), own)
+                };
                 let last = self.is_last(plain);
                 let date = |out: &mut Vec<u8>| self.shared.dates.write(&*self.shared.clock, out);
-                response::write_page(&page, plain.bare, last, date, &mut buffers.answer);
+                response::write_page(&page, plain.bare, last, date, plain.hsts.as_ref(), &mut buffers.answer);
                 fault != Fault::ClientGone && self.write(&buffers.answer).await.is_ok() && !last
             }
         }
@@ -90,6 +96,7 @@ impl<S: Stream> Client<'_, S> {
         record: &mut Record,
         buffers: &mut Buffers,
     ) -> Result<bool, Failed> {
+        self.shared.admit(self.peer, plain.rules.as_deref()).map_err(Failed::Before)?;
         let (mut link, head) = self.exchange(plain, record, buffers).await.map_err(Failed::Before)?;
         record.status = Some(head.status);
         if let Some(seconds) = head.keep {
@@ -179,7 +186,7 @@ impl<S: Stream> Client<'_, S> {
     fn head(&self, plain: &Plain, input: &mut Vec<u8>, answer: &mut Vec<u8>) -> Result<Option<Head>, Fault> {
         loop {
             let date = |out: &mut Vec<u8>| self.shared.dates.write(&*self.shared.clock, out);
-            match response::read(input, plain.bare, self.is_last(plain), date, answer)? {
+            match response::read(input, plain.bare, self.is_last(plain), date, plain.hsts.as_ref(), answer)? {
                 Seen::Head(head) => return Ok(Some(head)),
                 Seen::Interim(bytes) => drop(input.drain(..bytes)),
                 Seen::Part if input.len() >= self.shared.config.buffer() => {

@@ -62,7 +62,7 @@ pub(super) async fn serve<S: Stream>(
 ) -> Option<Rest<S>> {
     let deadline = Deadline::new(Instant::now() + shared.config.header_timeout);
     let input = Vec::with_capacity(HEAD);
-    let mut client = Client { shared, stream, input, deadline, gently };
+    let mut client = Client { shared, peer, stream, input, deadline, gently };
     let mut told = pin!(gently.cancelled());
     // A client that has just come gets one answer in any case.
     let mut answered = false;

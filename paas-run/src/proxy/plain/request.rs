@@ -4,17 +4,23 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use httparse::{ParserConfig, Request, Status};
 
 use super::field::{Field, line, number};
 use crate::proxy::access::Record;
 use crate::proxy::client::Peer;
 use crate::proxy::headers::{VIA_NAME, is_id, name_of};
+use crate::proxy::rules::{LONG, RULED, Rules, SECURED};
 use crate::proxy::serve::PREFACE;
 use crate::proxy::{Shared, front, ids};
 
 /// What the bytes are that a client has sent.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly always the large one, which is worth no allocation for each request"
+)]
 pub(super) enum Seen {
     /// The beginning of a head.
     Part,
@@ -39,6 +45,10 @@ pub(super) struct Plain {
     pub(super) accept: Option<Range<usize>>,
     /// Where its id stands in what the app gets.
     pub(super) id: Range<usize>,
+    /// The app's settings, where it has any.
+    pub(super) rules: Option<Arc<Rules>>,
+    /// What the client is told of TLS.
+    pub(super) hsts: Option<HeaderValue>,
 }
 
 /// As many headers as hyper takes.
@@ -105,8 +115,11 @@ fn read_head(
     let taken = bytes.len().checked_add(body).filter(|taken| *taken <= input.len())?;
     // Whether somebody answers to it is told by hyper, too.
     let route = shared.table.find(&name)?;
+    let marks = route.marks();
+    if marks & LONG != 0 || !peer.may_ask(&name) || is_challenge(target) {
+        return None;
+    }
 
-    let mut record = Record::begin(shared, peer, route, method, target, host);
     let mut text = [0; ids::LENGTH];
     let id = found.id.filter(|id| is_id(id.as_bytes())).unwrap_or_else(|| ids::next(&mut text));
     let address = peer.address.to_str().ok()?;
@@ -116,6 +129,11 @@ fn read_head(
     };
     let proto = found.forwarded_proto.filter(|_| peer.trusted).and_then(front::proto).unwrap_or(peer.scheme);
     let port = found.forwarded_port.filter(|_| peer.trusted).and_then(front::port);
+    if marks & SECURED != 0 && proto == "http" {
+        return None;
+    }
+    let rules = if marks & RULED == 0 { None } else { route.rules() };
+    let mut record = Record::begin(shared, peer, route, method, target, host);
     record.mark(id, forwarded_for, proto);
     line(out, "X-Forwarded-For", forwarded_for.as_bytes());
     line(out, "X-Forwarded-Proto", proto.as_bytes());
@@ -146,7 +164,9 @@ fn read_head(
         start..start + accept.len()
     });
     let idempotent = matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE");
-    let plain = Plain { taken, bare: method == "HEAD", idempotent, last: found.last, accept, id };
+    let hsts = rules.as_ref().filter(|_| proto == "https").and_then(|rules| rules.hsts.clone());
+    let plain =
+        Plain { taken, bare: method == "HEAD", idempotent, last: found.last, accept, id, rules, hsts };
     Some(Seen::Plain(plain, record))
 }
 
@@ -207,6 +227,11 @@ fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
 pub(super) fn length(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.len() < 20 && value.iter().all(u8::is_ascii_digit);
     digits.then(|| std::str::from_utf8(value).ok()?.parse().ok())?
+}
+
+/// Whether an authority may be asking.
+fn is_challenge(target: &str) -> bool {
+    target.starts_with("/.well-known/acme")
 }
 
 /// A path of characters that nobody takes for anything else (RFC 3986 section 3.3).

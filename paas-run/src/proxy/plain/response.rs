@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::{Response as Page, StatusCode};
+use http::{HeaderValue, Response as Page, StatusCode};
 use httparse::{Error, ParserConfig, Response, Status};
 
 use super::body::Framing;
@@ -44,6 +44,7 @@ pub(super) fn read(
     bare: bool,
     last: bool,
     date: impl FnOnce(&mut Vec<u8>),
+    hsts: Option<&HeaderValue>,
     out: &mut Vec<u8>,
 ) -> Result<Seen, Fault> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
@@ -113,11 +114,14 @@ pub(super) fn read(
     if !found.dated {
         date(out);
     }
-    end(out, last);
+    end(out, hsts, last);
     Ok(Seen::Head(Head { status, taken, framing, last, reusable, keep: found.keep }))
 }
 
-fn end(out: &mut Vec<u8>, last: bool) {
+fn end(out: &mut Vec<u8>, hsts: Option<&HeaderValue>, last: bool) {
+    if let Some(hsts) = hsts {
+        line(out, "Strict-Transport-Security", hsts.as_bytes());
+    }
     out.extend_from_slice(if last { b"Connection: close\r\n\r\n" } else { b"\r\n" });
 }
 
@@ -190,6 +194,7 @@ pub(super) fn write_page(
     bare: bool,
     last: bool,
     date: impl FnOnce(&mut Vec<u8>),
+    hsts: Option<&HeaderValue>,
     out: &mut Vec<u8>,
 ) {
     out.clear();
@@ -205,7 +210,7 @@ pub(super) fn write_page(
     number(out, page.body().len() as u64);
     out.extend_from_slice(b"\r\n");
     date(out);
-    end(out, last);
+    end(out, hsts, last);
     if !bare {
         out.extend_from_slice(page.body());
     }

@@ -13,11 +13,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::{Certificates, cannot_sign, keep};
+use super::{Certificates, cannot_sign, keep, signing};
 
 /// The certificate for people to trust, and the key that only we read.
 const CERTIFICATE: &str = "ca.pem";
@@ -98,9 +96,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         lasts(&mut params, now, HOST_DAYS);
         let certificate = params.signed_by(&key, &self.issuer).map_err(cannot_sign)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let key = any_supported_type(&key).map_err(cannot_sign)?;
-        Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
+        Ok(CertifiedKey::new(vec![certificate.der().clone()], signing(&key)?))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use paas_core::DomainName;
 use rustls::sign::CertifiedKey;
 
 use super::super::Certificates;
@@ -18,6 +20,7 @@ pub(super) struct Beside {
     pub(super) others: Arc<dyn Certificates>,
 }
 
+#[async_trait]
 impl Certificates for Beside {
     fn find(&self, host: &str) -> Option<Arc<CertifiedKey>> {
         if is_public(host) { self.acme.find(host) } else { self.others.find(host) }
@@ -27,8 +30,16 @@ impl Certificates for Beside {
         if is_public(host) { self.acme.missing(host) } else { self.others.missing(host) }
     }
 
-    fn challenge(&self, host: &str) -> Option<Arc<CertifiedKey>> {
-        self.acme.challenge(host)
+    fn routed(&self, host: &DomainName, is: bool) {
+        if is_public(host.as_str()) { self.acme.routed(host, is) } else { self.others.routed(host, is) }
+    }
+
+    async fn challenge(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        self.acme.challenge(host).await
+    }
+
+    async fn token(&self, token: &str) -> Option<String> {
+        self.acme.token(token).await
     }
 }
 

@@ -1,45 +1,44 @@
 //! Certificates of a public authority, by ACME (RFC 8555).
 //!
 //! ```text
-//! a handshake for a host of a route ─ has none ──> asked ──> order ──> shelf (a file) ──> the next handshake
-//!                                                   ^  renewed at two thirds of its life
+//! a route names a host ─┐                 ┌─ one proxy of all that share the store (lead) ─┐
+//! a handshake finds none┴─> wanted (row) ─┤ order: show that the host is ours ──> issued ──┼─> shelf ──> every proxy
+//!                                         └─ failed: why, since when, next try ────────────┘
+//!                             ^  renewed when the authority says so (RFC 9773), else at two thirds of its life
 //! ```
 //!
-//! That a host is ours is shown by TLS-ALPN-01 (RFC 8737): the authority connects to port 443 of the host and is answered
-//! by the same listener that users reach, so nothing else has to be set up.
+//! That a host is ours is shown by TLS-ALPN-01 (RFC 8737), where the authority connects to port 443 of the host and is
+//! answered by the same listener that users reach; where that fails by HTTP-01, on port 80; for wildcards by DNS-01, which
+//! takes a [`DnsProvider`]. Whichever proxy the authority reaches answers.
 
 mod beside;
+mod client;
+mod dns;
+mod lead;
 mod order;
 mod schedule;
-mod shelf;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use async_trait::async_trait;
 use instant_acme::{Account, LetsEncrypt};
-use paas_core::{Cancel, Clock, DomainName, Error, Result};
+use paas_core::{Cancel, CertificateShelf, DomainName, Result};
 use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, OnceCell};
-use tokio::task::JoinSet;
 
-use self::schedule::Standing;
-use self::shelf::{Kept, Shelf};
+use self::client::Pause;
+pub use self::dns::DnsProvider;
 use super::Certificates;
+pub use super::stored::HostStatus;
+use super::stored::StoredCertificates;
 
-/// How many orders are under way at most.
-const AT_ONCE: usize = 4;
-/// How long one order may take.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How often it is looked what is due, if nobody asks.
-const LOOK: Duration = Duration::from_secs(60);
-/// How many hosts may wait for their first certificate.
-const WAITING: usize = 1000;
+/// How many hosts may wait to be written down.
+const WAITING: usize = 10_000;
 
-/// Where certificates come from, and where they are kept.
+/// Where certificates come from.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AcmeOptions {
@@ -47,17 +46,41 @@ pub struct AcmeOptions {
     pub directory: String,
     /// Whom the authority may write to: `mailto:me@example.com`.
     pub contact: Option<String>,
-    /// Holds the account and a file for each host, with mode 0600.
-    pub folder: PathBuf,
     /// The certificate that the directory's own HTTPS is believed by, in PEM, for an authority of your own.
     pub trusted: Option<PathBuf>,
+    /// How a host is shown to be ours: the first at the first try, the next one after a failure, and so on.
+    pub proofs: Vec<Proof>,
+    /// Who keeps the DNS records; without, no wildcard gets a certificate.
+    pub dns: Option<Arc<dyn DnsProvider>>,
+    /// How many orders are under way at a time, at most: 4.
+    pub at_once: usize,
+    /// How many are begun in an hour, at most: 90, since Let's Encrypt takes 300 in three hours of one account.
+    pub per_hour: usize,
+}
+
+/// How a host is shown to be ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proof {
+    /// On port 443, in the handshake (RFC 8737).
+    TlsAlpn01,
+    /// On port 80, by a path of its own, which is answered before any redirect and for apps that aren't up (RFC 8555
+    /// section 8.3).
+    Http01,
 }
 
 impl AcmeOptions {
-    /// Let's Encrypt, and this folder.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        let directory = LetsEncrypt::Production.url().to_owned();
-        Self { directory, contact: None, folder: folder.into(), trusted: None }
+    /// Let's Encrypt.
+    pub fn new() -> Self {
+        Self {
+            directory: LetsEncrypt::Production.url().to_owned(),
+            contact: None,
+            trusted: None,
+            proofs: vec![Proof::TlsAlpn01, Proof::Http01],
+            dns: None,
+            at_once: 4,
+            per_hour: 90,
+        }
     }
 
     /// Another authority, such as `https://acme-staging-v02.api.letsencrypt.org/directory`, whose certificates nobody
@@ -81,67 +104,64 @@ impl AcmeOptions {
         self.trusted = Some(certificate.into());
         self
     }
+
+    /// In this way alone.
+    #[must_use]
+    pub fn by(mut self, proof: Proof) -> Self {
+        self.proofs = vec![proof];
+        self
+    }
+
+    /// Wildcards, too, with records kept by this provider.
+    #[must_use]
+    pub fn with_dns(mut self, provider: Arc<dyn DnsProvider>) -> Self {
+        self.dns = Some(provider);
+        self
+    }
 }
 
-/// How it stands with a host's certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HostStatus {
-    /// The host.
-    pub host: String,
-    /// Until when the certificate that is served holds.
-    pub until: Option<DateTime<Utc>>,
-    /// When the next one is ordered.
-    pub next: DateTime<Utc>,
-    /// Why the last order failed.
-    pub failure: Option<String>,
+impl Default for AcmeOptions {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
-/// Certificates of a public authority. Clones are the same.
+/// Certificates of a public authority, for any number of proxies on one store. Clones are the same.
 ///
-/// A host of a route gets its certificate when the first client asks for it: that handshake fails, and seconds later one
-/// succeeds; [`Acme::want`] orders it before anybody comes. What failed is tried again after a minute and then ever more
-/// rarely, up to a day. Wildcards can't be had this way.
+/// A host gets its certificate once a route names it, or at the first handshake for it; [`Acme::want`] orders it before
+/// that. A host that a stored wildcard covers needs none of its own. What failed is tried again after a minute and then ever
+/// more rarely, up to a day; [`Acme::status`] says why.
 #[derive(Clone)]
 pub struct Acme(Arc<Inner>);
 
 struct Inner {
     options: AcmeOptions,
-    clock: Arc<dyn Clock>,
-    shelf: Shelf,
+    stored: StoredCertificates,
     account: OnceCell<Account>,
-    served: papaya::HashMap<Box<str>, Arc<CertifiedKey>>,
-    /// What shows that a host is ours, while its order is under way.
-    challenges: papaya::HashMap<Box<str>, Arc<CertifiedKey>>,
-    hosts: Mutex<BTreeMap<String, Standing>>,
-    asked: Notify,
+    pause: Pause,
+    /// The hosts that this proxy has routes for, and those that somebody wants.
+    ours: papaya::HashMap<Box<str>, ()>,
+    /// What is to be written down: wanted, or no longer.
+    asked: Mutex<BTreeMap<DomainName, bool>>,
+    news: Notify,
 }
 
 impl Acme {
-    /// Opens the folder, with the certificates that are there. Nothing is asked of the authority yet.
+    /// Serves what is on the shelf, and orders what is missing once it [runs](Acme::run). Nothing is asked of the authority
+    /// yet.
     ///
     /// # Errors
-    /// When the folder can't be read or written. A certificate that can't be read is ordered anew.
-    pub fn open(options: AcmeOptions, clock: Arc<dyn Clock>) -> Result<Self> {
-        let shelf = Shelf::open(&options.folder)?;
-        let inner = Inner {
-            options,
-            clock,
-            shelf,
-            account: OnceCell::new(),
-            served: papaya::HashMap::new(),
-            challenges: papaya::HashMap::new(),
-            hosts: Mutex::default(),
-            asked: Notify::new(),
-        };
-        for (host, kept) in inner.shelf.all()? {
-            inner.take(&host, kept);
-        }
-        Ok(Self(Arc::new(inner)))
+    /// When the store can't be read.
+    pub async fn open(options: AcmeOptions, shelf: CertificateShelf) -> Result<Self> {
+        let stored = StoredCertificates::open(shelf).await?;
+        let (account, pause) = (OnceCell::new(), Pause::default());
+        let (ours, asked, news) = (papaya::HashMap::new(), Mutex::default(), Notify::new());
+        Ok(Self(Arc::new(Inner { options, stored, account, pause, ours, asked, news })))
     }
 
-    /// Orders a certificate for this host, unless there is one, and keeps it renewed.
+    /// Orders a certificate for this host, unless there is one, and keeps it renewed, also where no route names it.
     pub fn want(&self, host: &DomainName) {
+        self.0.ours.pin().insert(host.as_str().into(), ());
         self.0.want(host.as_str());
     }
 
@@ -152,114 +172,75 @@ impl Acme {
 
     /// How it stands with each host.
     pub fn status(&self) -> Vec<HostStatus> {
-        let status = |(host, standing): (&String, &Standing)| HostStatus {
-            host: host.clone(),
-            until: standing.until,
-            next: standing.next,
-            failure: standing.failure.clone(),
-        };
-        self.0.hosts().iter().map(status).collect()
+        self.0.stored.status()
     }
 
-    /// Orders and renews until it is cancelled.
+    /// What it serves from.
+    pub fn stored(&self) -> &StoredCertificates {
+        &self.0.stored
+    }
+
+    /// Follows the store, orders and renews until it is cancelled. Of all proxies on the store one orders at a time.
     pub async fn run(&self, cancel: Cancel) {
-        let mut orders = JoinSet::new();
-        loop {
-            let now = self.0.clock.now();
-            for host in self.0.begin(now, AT_ONCE.saturating_sub(orders.len())) {
-                let inner = Arc::clone(&self.0);
-                orders.spawn(async move { inner.order(&host).await });
-            }
-            let next = self.0.next(now);
-            tokio::select! {
-                _ = cancel.cancelled() => return,
-                Some(_) = orders.join_next() => {}
-                () = self.0.asked.notified() => {}
-                () = tokio::time::sleep(next) => {}
-            }
-        }
-    }
-}
-
-impl Certificates for Acme {
-    fn find(&self, host: &str) -> Option<Arc<CertifiedKey>> {
-        self.0.served.pin().get(host).map(Arc::clone)
-    }
-
-    fn missing(&self, host: &str) {
-        self.0.want(host);
-    }
-
-    fn challenge(&self, host: &str) -> Option<Arc<CertifiedKey>> {
-        self.0.challenges.pin().get(host).map(Arc::clone)
+        tokio::join!(self.0.stored.follow(&cancel), lead::lead(&self.0, &cancel));
     }
 }
 
 impl Inner {
-    fn hosts(&self) -> MutexGuard<'_, BTreeMap<String, Standing>> {
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<DomainName, bool>> {
         // Each change is one step: a panic elsewhere leaves the map whole.
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn want(&self, host: &str) {
-        let mut hosts = self.hosts();
-        let have_none = |standing: &&Standing| standing.until.is_none();
-        if hosts.contains_key(host) || hosts.values().filter(have_none).count() >= WAITING {
-            return;
-        }
-        hosts.insert(host.to_owned(), Standing::wanted(self.clock.now()));
-        self.asked.notify_one();
-    }
-
-    /// What is due, and now under way.
-    fn begin(&self, now: DateTime<Utc>, most: usize) -> Vec<String> {
-        let mut hosts = self.hosts();
-        let due = hosts.iter_mut().filter(|(_, standing)| !standing.under_way && standing.next <= now);
-        due.take(most)
-            .map(|(host, standing)| {
-                standing.under_way = true;
-                host.clone()
-            })
-            .collect()
-    }
-
-    /// How long to rest.
-    fn next(&self, now: DateTime<Utc>) -> Duration {
-        let hosts = self.hosts();
-        let waiting = hosts.values().filter(|standing| !standing.under_way && standing.next > now);
-        let next = waiting.filter_map(|standing| (standing.next - now).to_std().ok()).min();
-        next.unwrap_or(LOOK).min(LOOK)
-    }
-
-    /// Serves what is kept.
-    fn take(&self, host: &str, kept: Kept) {
-        let standing = Standing::has(host, kept.from, kept.until);
-        self.served.pin().insert(host.into(), Arc::new(kept.key));
-        self.hosts().insert(host.to_owned(), standing);
-    }
-
-    async fn order(&self, host: &str) {
-        let got = tokio::time::timeout(PATIENCE, self.obtain(host)).await;
-        self.challenges.pin().remove(host);
-        let late = || Error::new(paas_core::ErrorCode::Timeout, "the authority did not answer in time");
-        match got.unwrap_or_else(|_elapsed| Err(late())) {
-            Ok(kept) => {
-                tracing::info!(host, until = %kept.until, "a host has a new certificate");
-                self.take(host, kept);
-            }
-            Err(error) => {
-                tracing::warn!(host, error = %error, "a host gets no certificate; it is tried again");
-                let now = self.clock.now();
-                if let Some(standing) = self.hosts().get_mut(host) {
-                    standing.failed(now, host, error.to_string());
-                }
-            }
+        let is_orderable = !host.starts_with("*.") || self.options.dns.is_some();
+        if is_orderable && self.stored.find(host).is_none() && self.stored.of(host).is_none() {
+            self.ask(host, true);
         }
     }
 
-    /// The account, which is made at first use.
-    async fn account(&self) -> Result<&Account> {
-        self.account.get_or_try_init(|| order::account(&self.options, &self.shelf)).await
+    fn ask(&self, host: &str, wanted: bool) {
+        // Whatever a client named has a route, so it is a name.
+        let Ok(domain) = DomainName::new(host) else { return };
+        let mut asked = self.asked();
+        if asked.len() < WAITING {
+            asked.insert(domain, wanted);
+            self.news.notify_one();
+        }
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        self.ours.pin().contains_key(host)
+    }
+}
+
+#[async_trait]
+impl Certificates for Acme {
+    fn find(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        self.0.stored.find(host)
+    }
+
+    fn missing(&self, host: &str) {
+        self.0.ours.pin().insert(host.into(), ());
+        self.0.want(host);
+    }
+
+    fn routed(&self, host: &DomainName, is: bool) {
+        if is {
+            return self.want(host);
+        }
+        self.0.ours.pin().remove(host.as_str());
+        if self.0.stored.of(host.as_str()).is_some_and(|status| status.until.is_none()) {
+            self.0.ask(host.as_str(), false);
+        }
+    }
+
+    async fn challenge(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        self.0.stored.challenge(host).await
+    }
+
+    async fn token(&self, token: &str) -> Option<String> {
+        self.0.stored.token(token).await
     }
 }
 

@@ -9,39 +9,33 @@ use paas_core::Digest;
 const FIRST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How it stands with a host.
-#[derive(Debug, Clone)]
-pub(super) struct Standing {
-    pub(super) until: Option<DateTime<Utc>>,
-    pub(super) next: DateTime<Utc>,
-    pub(super) under_way: bool,
-    pub(super) failure: Option<String>,
-    failures: u32,
+/// How soon and how late an authority is asked again when it wants a certificate renewed (RFC 9773 section 4.3.2).
+const ASK: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 60 * 60));
+
+/// When a certificate is renewed of which its authority says nothing: at two thirds of its life, since authorities change
+/// how long that is. Up to a twentieth sooner, differently for each host, so that those which were made together aren't all
+/// renewed together.
+pub(super) fn renewal(host: &str, from: DateTime<Utc>, until: DateTime<Utc>) -> DateTime<Utc> {
+    let life = until - from;
+    from + life * 2 / 3 - life / 20 * part(host) / 256
 }
 
-impl Standing {
-    /// It has none and wants one.
-    pub(super) fn wanted(now: DateTime<Utc>) -> Self {
-        Self { until: None, next: now, under_way: false, failure: None, failures: 0 }
-    }
+/// The host's own moment in the time in which its authority wants it renewed (RFC 9773 section 4.2).
+pub(super) fn within(host: &str, start: DateTime<Utc>, end: DateTime<Utc>) -> DateTime<Utc> {
+    start + (end - start).max(TimeDelta::zero()) / 256 * part(host)
+}
 
-    /// It has one, which is renewed at two thirds of its life: authorities change how long that is. Up to a twentieth
-    /// sooner, differently for each host, so that those which were made together aren't all renewed together.
-    pub(super) fn has(host: &str, from: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        let life = until - from;
-        let next = from + life * 2 / 3 - life / 20 * part(host) / 256;
-        Self { until: Some(until), next, under_way: false, failure: None, failures: 0 }
-    }
+/// When it is tried again that failed so often. Up to a quarter later, so that those which failed together don't all come
+/// again together.
+pub(super) fn retry(host: &str, tries: u32, now: DateTime<Utc>) -> DateTime<Utc> {
+    let pause = FIRST.saturating_mul(4_u32.saturating_pow(tries.saturating_sub(1))).min(LONGEST);
+    let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::days(1));
+    now + pause + pause / 4 * part(host) / 256
+}
 
-    pub(super) fn failed(&mut self, now: DateTime<Utc>, host: &str, why: String) {
-        let pause = FIRST.saturating_mul(4_u32.saturating_pow(self.failures)).min(LONGEST);
-        let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::days(1));
-        // Up to a quarter longer, so that those which failed together don't all come again together.
-        self.next = now + pause + pause / 4 * part(host) / 256;
-        self.failures += 1;
-        self.under_way = false;
-        self.failure = Some(why);
-    }
+/// When an authority is asked again that said so.
+pub(super) fn ask(now: DateTime<Utc>, after: Duration) -> DateTime<Utc> {
+    now + TimeDelta::from_std(after.clamp(ASK.0, ASK.1)).unwrap_or(TimeDelta::days(1))
 }
 
 /// Which of 256 parts is the host's.
@@ -53,13 +47,14 @@ fn part(host: &str) -> i32 {
 mod tests {
     use super::*;
 
+    const HOSTS: [&str; 3] = ["a.example.com", "b.example.com", "c.example.com"];
+
     #[test]
     fn a_certificate_is_renewed_when_two_thirds_of_its_life_are_nearly_over_and_not_all_at_once() {
         let from = DateTime::UNIX_EPOCH;
         for days in [6, 45, 90, 398] {
             let until = from + TimeDelta::days(days);
-            let hosts = ["a.example.com", "b.example.com", "c.example.com"];
-            let next = hosts.map(|host| Standing::has(host, from, until).next);
+            let next = HOSTS.map(|host| renewal(host, from, until));
             for next in next {
                 let share = (next - from).as_seconds_f64() / (until - from).as_seconds_f64();
                 assert!((0.61..=0.67).contains(&share), "{share}");
@@ -69,19 +64,26 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_that_names_a_time_gets_each_host_at_its_own_moment_of_it() {
+        let start = DateTime::UNIX_EPOCH;
+        let end = start + TimeDelta::days(2);
+        let next = HOSTS.map(|host| within(host, start, end));
+        assert!(next.iter().all(|next| (start..end).contains(next)));
+        assert!(next[0] != next[1] && next[1] != next[2]);
+        assert_eq!(within("a.example.com", end, start), end);
+    }
+
+    #[test]
     fn what_fails_is_tried_again_ever_more_rarely_up_to_once_a_day() {
         let now = DateTime::UNIX_EPOCH;
-        let mut standing = Standing::wanted(now);
         let mut before = TimeDelta::zero();
-        for _ in 0..6 {
-            standing.failed(now, "a.example.com", "no".into());
-            let pause = standing.next - now;
+        for tries in 1..=6 {
+            let pause = retry("a.example.com", tries, now) - now;
             assert!(pause > before, "{pause}");
             before = pause;
         }
-        for _ in 0..100 {
-            standing.failed(now, "a.example.com", "no".into());
-            assert!(standing.next - now <= TimeDelta::hours(30), "{}", standing.next - now);
+        for tries in 7..100 {
+            assert!(retry("a.example.com", tries, now) - now <= TimeDelta::hours(30));
         }
     }
 }
