@@ -13,7 +13,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let daemon = TestDaemon::start(DaemonOptions::new().with_network()).await?;
-    for image in [BaseImage::Busybox, BaseImage::Stack] {
+    for image in [BaseImage::Busybox, BaseImage::Stack, BaseImage::Postgres] {
         daemon.image(image).await?;
     }
     println!("export {}={}", TestDaemon::HOST, daemon.host());

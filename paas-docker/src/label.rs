@@ -22,6 +22,8 @@ pub const LAUNCH: &str = "paas.launch";
 pub const KIND: &str = "paas.kind";
 /// All that is to be known of a launch, as JSON.
 pub const RECORD: &str = "paas.record";
+/// The add-on's id.
+pub const ADDON: &str = "paas.addon";
 /// The digest of the artifact that an image holds.
 pub const ARTIFACT: &str = "paas.artifact";
 /// The workflow that made it.

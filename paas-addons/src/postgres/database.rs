@@ -21,7 +21,7 @@ use super::rotation::login;
 use super::server::PostgresServer;
 use super::{PasswordKey, error};
 
-/// How many connections an add-on's role may have open at once (Heroku's smallest plans allow 20).
+/// How many connections an add-on's role may have open at once on a shared server (Heroku's smallest plans allow 20).
 pub const CONNECTIONS: u32 = 20;
 
 /// What the role's comment says. Everybody on the server can read it, so it tells nothing of the app.
@@ -93,10 +93,10 @@ impl<'a> Database<'a> {
         let label = match self.label().await? {
             Some(label) if label.state == State::Dropping => {
                 self.drop().await?;
-                self.make_role(key).await?
+                self.make_role(server, key).await?
             }
             Some(label) => label,
-            None => self.make_role(key).await?,
+            None => self.make_role(server, key).await?,
         };
         if label.state == State::Ready {
             return Ok(());
@@ -107,17 +107,18 @@ impl<'a> Database<'a> {
         self.run("finish", &self.comment(&ready)).await
     }
 
-    async fn make_role(&self, key: &PasswordKey) -> Result<Label> {
+    async fn make_role(&self, server: &PostgresServer, key: &PasswordKey) -> Result<Label> {
         let (state, key_name) = (State::Making, key.fingerprint());
         let label = Label { state, key: key_name, rotation: 0, old: false, rotated_by: None };
         let role = self.quoted();
         // Only the verifier travels: a password in a statement would stand in the server's log and views.
         let verifier = escape_literal(&scram_sha_256(key.password(self.addon, 0).as_bytes()));
         let comment = self.comment(&label);
+        let connections = server.connections();
         let make = format!(
             "BEGIN;
              CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
-                 CONNECTION LIMIT {CONNECTIONS} PASSWORD {verifier};
+                 CONNECTION LIMIT {connections} PASSWORD {verifier};
              ALTER ROLE {role} SET idle_in_transaction_session_timeout = '1h';
              {comment};"
         );

@@ -78,6 +78,12 @@ impl PasswordKey {
         self.derive(b"server", &[])
     }
 
+    /// The password of the platform's own role on the server that an add-on has for itself.
+    #[cfg(feature = "docker")]
+    pub(super) fn dedicated_password(&self, addon: AddonId) -> Zeroizing<String> {
+        self.derive(b"dedicated", addon.uuid().as_bytes())
+    }
+
     /// The password of an add-on's role after this many rotations.
     pub(super) fn password(&self, addon: AddonId, rotation: u32) -> Zeroizing<String> {
         let mut input = addon.uuid().as_bytes().to_vec();

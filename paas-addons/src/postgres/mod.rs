@@ -51,6 +51,8 @@
 //! (`ALTER DATABASE … SET`), which the role owns.
 
 mod database;
+#[cfg(feature = "docker")]
+mod dedicated;
 mod error;
 mod external;
 mod key;
@@ -60,6 +62,8 @@ mod rotation;
 mod server;
 
 pub use database::CONNECTIONS;
+#[cfg(feature = "docker")]
+pub use dedicated::{Dedicated, DedicatedConfig, DedicatedPlan, Reach};
 pub use key::PasswordKey;
 pub use managed::ManagedOptions;
 pub use provider::Postgres;

@@ -17,7 +17,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::scram_sha_256;
 
 use super::PasswordKey;
-use super::database::{CONNECTIONS, Database, Label, State, gone, name};
+use super::database::{Database, Label, State, gone, name};
 use super::server::PostgresServer;
 
 /// Ended sessions take a moment to go.
@@ -45,7 +45,7 @@ impl Database<'_> {
             Label { rotation, old: true, key: key.fingerprint(), rotated_by: Some(call.to_owned()), ..label };
         self.run("change the password of", "BEGIN").await?;
         if rotation % 2 == 1 {
-            self.make_second(&login).await?;
+            self.make_second(server, &login).await?;
         }
         let change =
             format!("ALTER ROLE {login} LOGIN PASSWORD {verifier}; {}; COMMIT", self.comment(&label));
@@ -87,14 +87,14 @@ impl Database<'_> {
         Ok(found.map_err(|e| self.failed("look up the logins of", e))?.is_some())
     }
 
-    async fn make_second(&self, second: &str) -> Result<()> {
+    async fn make_second(&self, server: &PostgresServer, second: &str) -> Result<()> {
         if self.has_second().await? {
             return Ok(());
         }
-        let role = self.quoted();
+        let (role, connections) = (self.quoted(), server.connections());
         let make = format!(
             "CREATE ROLE {second} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
-                 CONNECTION LIMIT {CONNECTIONS} IN ROLE {role};
+                 CONNECTION LIMIT {connections} IN ROLE {role};
              ALTER ROLE {second} SET role = {role};
              ALTER ROLE {second} SET idle_in_transaction_session_timeout = '1h'"
         );

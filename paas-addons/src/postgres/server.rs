@@ -8,6 +8,9 @@ use paas_core::Result;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Connection};
 
+use super::database::CONNECTIONS;
+#[cfg(feature = "docker")]
+use super::dedicated::OneServer;
 use super::external::External;
 use super::managed::{Managed, ManagedOptions};
 use super::{PasswordKey, error};
@@ -24,6 +27,8 @@ pub struct PostgresServer {
 enum Kind {
     Managed(Arc<Managed>),
     External(Arc<External>),
+    #[cfg(feature = "docker")]
+    Dedicated(Arc<OneServer>),
 }
 
 /// Where apps find the server.
@@ -58,6 +63,12 @@ impl PostgresServer {
         Ok(Self::of(Kind::External(Arc::new(External::new(url, key)?))))
     }
 
+    /// One add-on's own.
+    #[cfg(feature = "docker")]
+    pub(super) fn dedicated(server: OneServer) -> Self {
+        Self::of(Kind::Dedicated(Arc::new(server)))
+    }
+
     fn of(kind: Kind) -> Self {
         Self { kind, session: Arc::default() }
     }
@@ -71,6 +82,8 @@ impl PostgresServer {
         match &self.kind {
             Kind::Managed(managed) => managed.resume().await,
             Kind::External(_) => Ok(()),
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(one) => one.connect(None).await.map(drop),
         }
     }
 
@@ -83,6 +96,8 @@ impl PostgresServer {
         match &self.kind {
             Kind::Managed(managed) => managed.stop().await,
             Kind::External(_) => Ok(()),
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(one) => one.stop().await,
         }
     }
 
@@ -91,6 +106,8 @@ impl PostgresServer {
         match &self.kind {
             Kind::Managed(managed) => managed.missing().await,
             Kind::External(_) => None,
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(_) => None,
         }
     }
 
@@ -99,6 +116,8 @@ impl PostgresServer {
         match &self.kind {
             Kind::Managed(managed) => managed.exists(),
             Kind::External(_) => true,
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(one) => one.exists(),
         }
     }
 
@@ -108,6 +127,8 @@ impl PostgresServer {
         match &self.kind {
             Kind::Managed(managed) => managed.connect(database).await,
             Kind::External(external) => external.connect(database).await,
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(one) => one.connect(database).await,
         }
     }
 
@@ -130,6 +151,8 @@ impl PostgresServer {
         match &self.kind {
             Kind::Managed(managed) => managed.endpoint().await,
             Kind::External(external) => Ok(external.endpoint().clone()),
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(one) => one.endpoint(),
         }
     }
 
@@ -138,6 +161,17 @@ impl PostgresServer {
         match &self.kind {
             Kind::Managed(managed) => managed.key(),
             Kind::External(external) => Ok(external.key().clone()),
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(one) => Ok(one.key().clone()),
+        }
+    }
+
+    /// How many connections an add-on's role may have open at once.
+    pub(super) fn connections(&self) -> u32 {
+        match &self.kind {
+            Kind::Managed(_) | Kind::External(_) => CONNECTIONS,
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(one) => one.connections(),
         }
     }
 }
@@ -147,6 +181,8 @@ impl fmt::Debug for PostgresServer {
         match &self.kind {
             Kind::Managed(managed) => managed.fmt(f),
             Kind::External(external) => external.fmt(f),
+            #[cfg(feature = "docker")]
+            Kind::Dedicated(one) => one.fmt(f),
         }
     }
 }

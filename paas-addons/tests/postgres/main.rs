@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 mod conformance;
+#[cfg(feature = "docker")]
+mod dedicated;
 mod half_made;
 mod isolation;
 mod managed;

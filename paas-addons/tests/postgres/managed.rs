@@ -14,11 +14,11 @@ use crate::support::{TestServer, bind, connect, context, database, main_process,
 async fn nothing_is_set_up_before_somebody_wants_a_database() {
     let Some(server) = TestServer::start().await else { return };
     let (ctx, addon) = (context().0, AddonId::new());
-    server.provider.server().resume().await.unwrap();
+    server.provider.server().unwrap().resume().await.unwrap();
     assert_eq!(server.provider.status(&ctx, addon).await.unwrap(), AddonStatus::Gone);
     server.provider.deprovision(&ctx, addon).await.unwrap();
     assert_eq!(bind(&server.provider, addon).await.unwrap_err().code(), ErrorCode::NotFound);
-    server.provider.server().stop().await.unwrap();
+    server.provider.server().unwrap().stop().await.unwrap();
     assert!(!server.path().exists());
 }
 
@@ -75,14 +75,14 @@ async fn stopping_is_clean_and_the_next_use_starts_it_at_the_same_address() {
     let Some(server) = TestServer::start().await else { return };
     let (addon, before) = database(&server.provider).await;
     let held = connect(&before).await.unwrap();
-    server.provider.server().stop().await.unwrap();
+    server.provider.server().unwrap().stop().await.unwrap();
     assert_eq!(server.pid(), None);
     assert!(!server.path().join("server/data/postmaster.pid").exists(), "it ended cleanly");
     assert!(held.batch_execute("SELECT 1").await.is_err());
-    server.provider.server().stop().await.unwrap();
+    server.provider.server().unwrap().stop().await.unwrap();
 
     let next = server.another();
-    next.server().resume().await.unwrap();
+    next.server().unwrap().resume().await.unwrap();
     connect(&before).await.unwrap();
     assert_eq!(url(&bind(&next, addon).await.unwrap()), before);
 }
@@ -138,7 +138,7 @@ async fn an_engine_killed_at_any_moment_of_the_first_start_leaves_a_folder_that_
         let provider = Postgres::new(PostgresServer::managed(&folder));
         let (_, url) = database(&provider).await;
         connect(&url).await.unwrap();
-        provider.server().stop().await.unwrap();
+        provider.server().unwrap().stop().await.unwrap();
         assert_eq!(main_process(&folder), None);
     }
 }
@@ -159,26 +159,26 @@ async fn a_machine_without_postgresql_says_what_to_install() {
 async fn a_folder_of_another_version_is_left_alone_and_named() {
     let Some(server) = TestServer::start().await else { return };
     database(&server.provider).await;
-    server.provider.server().stop().await.unwrap();
+    server.provider.server().unwrap().stop().await.unwrap();
     let version = server.path().join("server/data/PG_VERSION");
     let real = std::fs::read(&version).unwrap();
     std::fs::write(&version, "9.6\n").unwrap();
-    let error = server.another().server().resume().await.unwrap_err();
+    let error = server.another().server().unwrap().resume().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unavailable);
     assert!(error.to_string().contains("apt-get install postgresql-9.6"), "{error}");
     std::fs::write(&version, real).unwrap();
-    server.another().server().resume().await.unwrap();
+    server.another().server().unwrap().resume().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_start_says_why() {
     let Some(server) = TestServer::start().await else { return };
     database(&server.provider).await;
-    server.provider.server().stop().await.unwrap();
+    server.provider.server().unwrap().stop().await.unwrap();
     let local = server.path().join("server/data/local.conf");
     std::fs::write(&local, "shared_buffers = 'plenty'\n").unwrap();
     std::fs::set_permissions(&local, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let error = server.another().server().resume().await.unwrap_err();
+    let error = server.another().server().unwrap().resume().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unavailable);
     assert!(error.output().iter().any(|line| line.contains("plenty")), "{error:?}");
     std::fs::remove_file(&local).unwrap();
@@ -186,10 +186,10 @@ async fn a_server_that_cannot_start_says_why() {
     // Its address is taken: apps know it, so it isn't changed behind their backs.
     let port: u16 = std::fs::read_to_string(server.path().join("port")).unwrap().trim().parse().unwrap();
     let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let error = server.another().server().resume().await.unwrap_err();
+    let error = server.another().server().unwrap().resume().await.unwrap_err();
     assert!(error.to_string().contains(&format!("port {port}")), "{error}");
     drop(taken);
-    server.another().server().resume().await.unwrap();
+    server.another().server().unwrap().resume().await.unwrap();
 }
 
 async fn until(mut holds: impl AsyncFnMut() -> bool) {

@@ -66,8 +66,8 @@ async fn the_certificate_is_its_servers_alone_and_stays_the_same_when_it_starts_
     assert_eq!(of_file.permissions().mode() & 0o777, 0o600);
     assert_eq!((of_file.uid(), of_file.gid()), (of_data.uid(), of_data.gid()));
 
-    server.provider.server().stop().await.unwrap();
-    server.another().server().resume().await.unwrap();
+    server.provider.server().unwrap().stop().await.unwrap();
+    server.another().server().unwrap().resume().await.unwrap();
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
 
@@ -75,7 +75,7 @@ async fn the_certificate_is_its_servers_alone_and_stays_the_same_when_it_starts_
 async fn a_data_folder_of_before_there_was_tls_gains_it_when_it_starts() {
     let Some(server) = TestServer::start().await else { return };
     let (addon, before) = database(&server.provider).await;
-    server.provider.server().stop().await.unwrap();
+    server.provider.server().unwrap().stop().await.unwrap();
     let data = server.path().join("server/data");
     std::fs::remove_file(data.join("tls.pem")).unwrap();
     let settings = std::fs::read_to_string(data.join("postgresql.conf")).unwrap();
@@ -84,7 +84,7 @@ async fn a_data_folder_of_before_there_was_tls_gains_it_when_it_starts() {
     std::fs::write(data.join("postgresql.conf"), old).unwrap();
 
     let next = server.another();
-    next.server().resume().await.unwrap();
+    next.server().unwrap().resume().await.unwrap();
     let after = url(&bind(&next, addon).await.unwrap());
     assert_eq!(after, before);
     let Some(said) = psql(&format!("{after}?sslmode=require"), &[]).await else { return };

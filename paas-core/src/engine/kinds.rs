@@ -1,5 +1,6 @@
 //! Our kinds of workflows.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -69,6 +70,9 @@ pub(crate) struct AddonInput {
     pub(crate) service: AddonService,
     pub(crate) plan: PlanName,
     pub(crate) attachment: ConfigKey,
+    /// For the making alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) options: BTreeMap<String, String>,
 }
 
 impl AddonInput {
@@ -81,6 +85,7 @@ impl AddonInput {
             service: addon.service.clone(),
             plan: addon.plan.clone(),
             attachment: addon.attachment.clone(),
+            options: BTreeMap::new(),
         }
     }
 }

@@ -50,6 +50,20 @@ async fn each_add_on_has_its_own_vars_also_where_one_name_begins_with_the_other(
 }
 
 #[tokio::test]
+async fn what_an_app_says_of_an_add_on_reaches_its_provider() {
+    let bench = Bench::new().await;
+    let wish = r#"{"service":"fakesql","plan":null,"attachment":null,"options":{"version":"16"}}"#;
+    bench.deploy(&app_json(&[wish.to_owned()])).await.unwrap();
+    let mut order = AddonOrder::new("fakesql".parse().unwrap()).named("SECOND".parse().unwrap());
+    order.options.insert("version".to_owned(), "17".to_owned());
+    let (_, made) = bench.engine.add_addon(&hello(), order, &me()).await.unwrap();
+    made.succeeded().await.unwrap();
+    let effects = bench.platform.world.history();
+    let said: Vec<_> = effects.iter().filter_map(|effect| effect.split_once(" version=")).collect();
+    assert_eq!(said.iter().map(|(_, version)| *version).collect::<Vec<_>>(), ["16", "17"], "{effects:?}");
+}
+
+#[tokio::test]
 async fn rolling_back_past_an_attach_keeps_the_add_on() {
     let bench = Bench::new().await;
     bench.deploy(WEB).await.unwrap();

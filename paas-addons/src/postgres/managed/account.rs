@@ -11,7 +11,7 @@ use crate::postgres::error::unavailable;
 
 /// A user of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Account {
+pub(in crate::postgres) struct Account {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }

@@ -146,7 +146,7 @@ impl Folder {
 }
 
 /// Puts a file in place as a whole, on disk, readable by its owner only.
-pub(super) fn write(path: &Path, bytes: &[u8], owner: Option<Account>) -> io::Result<()> {
+pub(in crate::postgres) fn write(path: &Path, bytes: &[u8], owner: Option<Account>) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
     let aside = folder.join(format!(".new-{}", Uuid::new_v4().simple()));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;

@@ -25,11 +25,11 @@ use super::{PasswordKey, error, server};
 
 mod account;
 mod binaries;
-mod folder;
+pub(super) mod folder;
 mod postmaster;
 mod setup;
 mod start;
-mod tls;
+pub(super) mod tls;
 mod watch;
 
 use binaries::Binaries;

@@ -27,8 +27,8 @@ ssl_min_protocol_version = 'TLSv1.2'
 ";
 
 /// Ten years; a server is started again long before the last two of them.
-const VALID_DAYS: u64 = 3650;
-const RENEW_DAYS: u64 = 730;
+pub(in crate::postgres) const VALID_DAYS: u64 = 3650;
+pub(in crate::postgres) const RENEW_DAYS: u64 = 730;
 
 /// Stands before the certificate, where readers of PEM skip it: saves a parser of certificates.
 const RENEW: &str = "Made by paas, which replaces it at a start after ";
@@ -71,7 +71,8 @@ fn keeps(file: &Path, today: NaiveDate) -> io::Result<bool> {
     Ok(until.is_some_and(|until| today <= until))
 }
 
-fn make(today: NaiveDate) -> io::Result<String> {
+/// Certificate and key, as PEM.
+pub(in crate::postgres) fn make(today: NaiveDate) -> io::Result<String> {
     let failed = |e: rcgen::Error| io::Error::other(e);
     let at = |date: NaiveDate| {
         let [month, day] = [date.month(), date.day()].map(|n| u8::try_from(n).unwrap_or(1));

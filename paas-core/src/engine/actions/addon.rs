@@ -39,7 +39,7 @@ impl Engine {
         let mut pause = Duration::from_millis(1);
         for _ in 0..inner.options.max_conflicts {
             let wanted = (catalog.service.clone(), plan.clone(), attachment.clone());
-            match self.attach(app, wanted, by).await {
+            match self.attach(app, wanted, &order.options, by).await {
                 // Somebody changed the app meanwhile, and may have taken the name.
                 Err(error) if error.code() == ErrorCode::Conflict => {
                     tokio::time::sleep(pause).await;
@@ -56,6 +56,7 @@ impl Engine {
         &self,
         app: &AppName,
         (service, plan, attachment): (AddonService, PlanName, ConfigKey),
+        options: &BTreeMap<String, String>,
         by: &Principal,
     ) -> Result<(AddonId, WorkflowHandle)> {
         let inner = &self.inner;
@@ -87,7 +88,8 @@ impl Engine {
             head: 0,
             old_vars: BTreeMap::new(),
         };
-        let order = Order::new(kind_name(PROVISION), Subject::Addon(id), &AddonInput::of(&addon), by)?;
+        let input = AddonInput { options: options.clone(), ..AddonInput::of(&addon) };
+        let order = Order::new(kind_name(PROVISION), Subject::Addon(id), &input, by)?;
         let mut tx = Transaction::new()
             .write(put_app(&stored.value, Expect::Rev(stored.rev))?)
             .write(put_addon(&addon, Expect::Absent)?);

@@ -1,5 +1,7 @@
 //! What people ask for, and how.
 
+use std::collections::BTreeMap;
+
 use crate::engine::Turn;
 use crate::{AddonService, ConfigKey, ConfigVars, PlanName, SourceRef, TurnId, Version};
 
@@ -97,12 +99,14 @@ pub struct AddonOrder {
     pub plan: Option<PlanName>,
     /// The name that its config vars begin with; the service's own where `None`.
     pub attachment: Option<ConfigKey>,
+    /// What the plan understands, such as a version.
+    pub options: BTreeMap<String, String>,
 }
 
 impl AddonOrder {
     /// This service with its default plan and name.
     pub fn new(service: AddonService) -> Self {
-        Self { service, plan: None, attachment: None }
+        Self { service, plan: None, attachment: None, options: BTreeMap::new() }
     }
 
     /// Under this name.

@@ -27,7 +27,8 @@ impl Step for ProvisionAddon {
         let inner = self.0.get()?;
         let input: AddonInput = call.input()?;
         let provider = inner.provider_of(&input).await?;
-        let request = ProvisionRequest::new(input.addon, input.plan.clone(), input.app.clone());
+        let mut request = ProvisionRequest::new(input.addon, input.plan.clone(), input.app.clone());
+        request.options = input.options;
         let status = match provider.provision(&call.ctx, &request).await? {
             AddonStatus::Pending(_) => provider.status(&call.ctx, input.addon).await?,
             status => status,

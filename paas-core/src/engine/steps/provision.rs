@@ -53,13 +53,14 @@ impl Step for ProvisionFirst {
         let app = inner.ledger.app_in_life(&app_name(call)?, input.app_id).await?.value;
         // All are chosen before the first is made: a service that isn't had here makes nothing.
         let there = inner.ledger.addons(app.id).await?;
-        let mut wanted: Vec<(Arc<dyn AddonProvider>, MadeAddon)> = Vec::new();
+        let mut wanted: Vec<(Arc<dyn AddonProvider>, MadeAddon, &BTreeMap<String, String>)> = Vec::new();
         let mut unwanted: Vec<(Arc<dyn AddonProvider>, AddonId)> = Vec::new();
         for (index, wish) in wishes(&built).iter().enumerate() {
             let (provider, catalog) = inner.provider(&wish.service).await?;
             let attachment = wish.attachment.as_ref().unwrap_or(&catalog.attachment);
             let taken = there.iter().map(|addon| &addon.attachment);
-            let taken = taken.chain(wanted.iter().map(|(_, made)| &made.attachment)).any(|a| a == attachment);
+            let taken =
+                taken.chain(wanted.iter().map(|(_, made, _)| &made.attachment)).any(|a| a == attachment);
             let has_one = there.iter().any(|addon| addon.service == catalog.service);
             let id = addon_id(call.workflow.id, index);
             if taken || (wish.attachment.is_none() && has_one) {
@@ -72,10 +73,11 @@ impl Step for ProvisionFirst {
                 call.ctx.log.line(format!(" !     {service} has no plan {other} here; it gets {plan}"));
             }
             let attachment = attachment.clone();
-            wanted.push((provider, MadeAddon { id, plan, attachment, service: catalog.service }));
+            let made = MadeAddon { id, plan, attachment, service: catalog.service };
+            wanted.push((provider, made, &wish.options));
         }
         let attached = there.iter().map(|addon| &addon.attachment);
-        let attached: Vec<_> = attached.chain(wanted.iter().map(|(_, made)| &made.attachment)).collect();
+        let attached: Vec<_> = attached.chain(wanted.iter().map(|(_, made, _)| &made.attachment)).collect();
         let given = |key: &ConfigKey| attached.iter().any(|attachment| is_main(key, attachment));
         let manifest = &built.artifact.manifest;
         first_env::require(&app, manifest, given)?;
@@ -88,14 +90,14 @@ impl Step for ProvisionFirst {
         }
         let env = vars.keys().cloned().collect();
         let mut addons = Vec::new();
-        for (provider, made) in wanted {
+        for (provider, made, options) in wanted {
             if let Some(key) = hides(&app, &made.attachment) {
                 call.ctx.log.line(format!("       {} is not needed: {key} is set", made.service));
                 unwanted.push((provider, made.id));
                 continue;
             }
             call.ctx.log.line(format!("-----> Provisioning {} ({})", made.service, made.plan));
-            vars.extend(make(&call.ctx, provider.as_ref(), &made, &app.name).await?);
+            vars.extend(make(&call.ctx, provider.as_ref(), &made, options, &app.name).await?);
             call.ctx.log.line(format!("       Attached as {}", made.attachment));
             addons.push(made);
         }
@@ -254,9 +256,11 @@ async fn make(
     ctx: &Context,
     provider: &dyn AddonProvider,
     made: &MadeAddon,
+    options: &BTreeMap<String, String>,
     app: &AppName,
 ) -> Result<ConfigVars> {
-    let request = ProvisionRequest::new(made.id, made.plan.clone(), app.clone());
+    let mut request = ProvisionRequest::new(made.id, made.plan.clone(), app.clone());
+    request.options.clone_from(options);
     let mut status = provider.provision(ctx, &request).await?;
     loop {
         match status {

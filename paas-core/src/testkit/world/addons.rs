@@ -47,7 +47,8 @@ impl AddonProvider for FakeAddons {
                 let new = !world.lock().addons.contains_key(&request.addon);
                 if new {
                     world.lock().addons.insert(request.addon, Vec::new());
-                    world.effect(format!("provision {}", request.addon));
+                    let options = request.options.iter().map(|(key, value)| format!(" {key}={value}"));
+                    world.effect(format!("provision {}{}", request.addon, options.collect::<String>()));
                 }
                 Ok(AddonStatus::Ready)
             })

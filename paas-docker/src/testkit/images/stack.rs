@@ -35,11 +35,11 @@ pub(super) fn layer() -> io::Result<Vec<u8>> {
     for entry in std::fs::read_dir("/usr/lib")?.flatten() {
         let name = entry.file_name();
         if name.to_string_lossy().starts_with("python3.") {
-            copy(&mut layer, &entry.path(), &mut loading)?;
+            copy(&mut layer, &entry.path(), LEFT_OUT, &mut loading)?;
         }
     }
     // Debian's Node.js keeps parts of itself there.
-    copy(&mut layer, Path::new("/usr/share/nodejs"), &mut Vec::new())?;
+    copy(&mut layer, Path::new("/usr/share/nodejs"), LEFT_OUT, &mut Vec::new())?;
     for library in libraries(&loading)? {
         layer.file(&format!("usr/{library}"), &std::fs::read(Path::new("/usr").join(&library))?, 0o755)?;
     }
@@ -51,16 +51,21 @@ pub(super) fn layer() -> io::Result<Vec<u8>> {
 }
 
 /// Copies a folder, and notes the libraries in it, which load others.
-fn copy(layer: &mut Layer, from: &Path, loading: &mut Vec<PathBuf>) -> io::Result<()> {
+pub(super) fn copy(
+    layer: &mut Layer,
+    from: &Path,
+    left_out: &[&str],
+    loading: &mut Vec<PathBuf>,
+) -> io::Result<()> {
     let Ok(entries) = std::fs::read_dir(from) else { return Ok(()) };
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let (Some(within), false) = (path.to_str(), LEFT_OUT.contains(&&*name)) else { continue };
+        let (Some(within), false) = (path.to_str(), left_out.contains(&&*name)) else { continue };
         // Links are followed: what they lead to may not be in the image.
         let Ok(meta) = path.metadata() else { continue };
         if meta.is_dir() && !name.starts_with("config-") {
-            copy(layer, &path, loading)?;
+            copy(layer, &path, left_out, loading)?;
         } else if meta.is_file() {
             layer.file(within.trim_start_matches('/'), &std::fs::read(&path)?, 0o644)?;
             if name.ends_with(".so") {
@@ -73,7 +78,7 @@ fn copy(layer: &mut Layer, from: &Path, loading: &mut Vec<PathBuf>) -> io::Resul
 
 /// What these programs and libraries load, by the words of `ldd`: `libm.so.6 => /lib/…/libm.so.6 (0x…)`. Within `/usr`,
 /// where `/lib` leads too.
-fn libraries(loading: &[PathBuf]) -> io::Result<BTreeSet<String>> {
+pub(super) fn libraries(loading: &[PathBuf]) -> io::Result<BTreeSet<String>> {
     let said = Command::new("ldd").args(loading).output()?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let paths = said.lines().filter_map(|line| {
