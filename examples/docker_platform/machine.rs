@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use paas::addons::postgres::{Dedicated, DedicatedConfig, Postgres};
 use paas::build::{
     BuildpackBuilder, BuildpackConfig, DockerfileBuilder, DockerfileConfig, ImageBuilder, ImageSource,
 };
@@ -18,6 +19,9 @@ pub(crate) const SAMPLE: &[(&str, &str)] = &[
     ("index.html", include_str!("../docker-sample-app/index.html")),
 ];
 
+/// Whether the sample app asks for a database.
+pub(crate) const SAMPLE_DATABASE: bool = false;
+
 /// What builds and runs.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -25,6 +29,7 @@ pub(crate) struct Machine {
     runtime: Arc<DockerRuntime>,
     dockerfile: Arc<DockerfileBuilder>,
     buildpacks: Option<Arc<BuildpackBuilder>>,
+    postgres: Dedicated,
 }
 
 impl Machine {
@@ -53,7 +58,16 @@ impl Machine {
         } else {
             None
         };
-        Ok(Self { docker, runtime, dockerfile: Arc::new(dockerfile), buildpacks })
+        let mut postgres = DedicatedConfig::new(docker.clone(), data.join("postgres"));
+        // Such as `17=registry.example.com/postgres:17`, where the official images are out of reach.
+        let image = std::env::var("PAAS_POSTGRES").unwrap_or_default();
+        if let Some((version, image)) = image.split_once('=')
+            && let Ok(version) = version.parse()
+        {
+            postgres = postgres.image(version, image);
+        }
+        let postgres = Dedicated::open(postgres)?;
+        Ok(Self { docker, runtime, dockerfile: Arc::new(dockerfile), buildpacks, postgres })
     }
 
     pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {
@@ -65,7 +79,8 @@ impl Machine {
         let engine = engine
             .with_source(Arc::new(ImageSource::new(self.docker.clone())))
             .with_builder(Arc::new(ImageBuilder::new(self.docker.clone())))
-            .with_builder(self.dockerfile.clone());
+            .with_builder(self.dockerfile.clone())
+            .with_addon(Arc::new(Postgres::dedicated(self.postgres.clone())));
         match &self.buildpacks {
             Some(buildpacks) => engine.with_builder(buildpacks.clone()),
             None => engine,
@@ -73,9 +88,8 @@ impl Machine {
     }
 
     /// Starts what add-ons need.
-    #[allow(clippy::unused_async, clippy::unused_self, reason = "there are none")]
     pub(crate) async fn resume(&self) -> Result<()> {
-        Ok(())
+        self.postgres.resume().await
     }
 
     /// Leaves what runs to another process.
@@ -83,10 +97,10 @@ impl Machine {
         self.runtime.close().await
     }
 
-    /// Ends apps.
+    /// Ends apps and databases.
     pub(crate) async fn stop(&self) -> Result<()> {
         self.runtime.stop_all().await;
-        Ok(())
+        self.postgres.stop().await
     }
 }
 

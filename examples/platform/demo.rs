@@ -8,7 +8,7 @@ use paas::{AddonService, AppName, Engine, Error, ErrorCode, Result};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::machine::SAMPLE;
+use crate::machine::{SAMPLE, SAMPLE_DATABASE};
 use crate::platform::Site;
 
 /// Deploys it, unless it is live already.
@@ -24,6 +24,7 @@ pub(crate) async fn deploy(site: &Site, engine: &Engine) -> Result<()> {
         std::fs::write(dir.join(file), text).map_err(failed)?;
     }
     let app_json = match database(engine).await {
+        _ if !SAMPLE_DATABASE => r#"{ "name": "hello" }"#,
         None => r#"{ "name": "hello", "addons": ["postgresql"] }"#,
         Some(why) => {
             println!("-----> The sample app comes without a database: {why}");

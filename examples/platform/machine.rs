@@ -17,6 +17,9 @@ pub(crate) const SAMPLE: &[(&str, &str)] = &[
     ("page.html", include_str!("../sample-app/page.html")),
 ];
 
+/// Whether the sample app asks for a database.
+pub(crate) const SAMPLE_DATABASE: bool = true;
+
 /// What builds and runs.
 #[derive(Debug)]
 pub(crate) struct Machine {

@@ -12,7 +12,7 @@
 //!
 //! | service | provider | feature |
 //! |---|---|---|
-//! | `postgres` (also `postgresql`, `heroku-postgresql`) | [`postgres::Postgres`] | `postgres` |
+//! | `postgres` (also `postgresql`, `heroku-postgresql`) | [`postgres::Postgres`] | `postgres`; its plan `dedicated`: `docker` |
 //!
 //! A provider of your own implements [`paas_core::AddonProvider`] and proves itself with
 //! `paas_core::testkit::addon::conformance`.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use paas::docker::bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use paas::docker::bollard::query_parameters::{
+    ListContainersOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListVolumesOptions,
+};
 use paas::docker::testkit::{BaseImage, TestDaemon};
 use paas::docker::{Docker, label};
 use paas::{ConfigEdit, ConfigVars, RollbackOrder};
@@ -22,12 +24,20 @@ struct Case {
 impl Case {
     /// `None` where there is no daemon.
     fn new() -> Option<Self> {
+        Self::with(&[BaseImage::Busybox], |world| world)
+    }
+
+    /// With these images there, and a platform that is told more.
+    fn with(images: &[BaseImage], told: impl FnOnce(World) -> World) -> Option<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let daemon = Arc::new(runtime.block_on(TestDaemon::shared())?);
-        runtime.block_on(daemon.image(BaseImage::Busybox)).unwrap();
-        let mut world =
+        for image in images {
+            runtime.block_on(daemon.image(*image)).unwrap();
+        }
+        let world =
             World::not_started().with_example("docker_platform").with_env("DOCKER_HOST", daemon.host());
+        let mut world = told(world);
         world.start_first();
         let name = std::fs::read_to_string(world.data.join("docker-name")).unwrap();
         let config = daemon.config().platform(name.parse().unwrap());
@@ -45,6 +55,17 @@ impl Case {
             Some((container.id?, process))
         };
         found.into_iter().filter_map(row).collect()
+    }
+
+    /// All containers and volumes of the app, its database's among them.
+    fn of(&self, app: &str) -> Vec<String> {
+        let filters = Some(self.docker.ours(&[(label::APP, app)]));
+        let options = ListContainersOptions { all: true, filters: filters.clone(), ..Default::default() };
+        let containers = self.runtime.block_on(self.docker.client().list_containers(Some(options))).unwrap();
+        let volumes = ListVolumesOptions { filters };
+        let volumes = self.runtime.block_on(self.docker.client().list_volumes(Some(volumes))).unwrap();
+        let volumes = volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
+        containers.into_iter().filter_map(|container| container.id).chain(volumes).collect()
     }
 
     /// How many images of the platform there are.
@@ -142,4 +163,41 @@ fn a_killed_platform_finds_its_containers_and_finishes_what_it_was_at() {
     case.until_alone("survivor", 1);
     case.world.stop();
     assert!(case.containers("survivor").is_empty(), "apps end with a platform that is told to stop");
+}
+
+#[test]
+fn an_app_talks_to_the_database_server_of_its_own_which_outlives_releases_and_goes_with_the_app() {
+    let version = BaseImage::postgres_version().map_or_else(String::new, |version| version.to_string());
+    let image = format!("{version}={}", BaseImage::Postgres.name());
+    let told = |world: World| world.with_env("PAAS_POSTGRES", &image);
+    let Some(mut case) = Case::with(&[BaseImage::Postgres], told) else { return };
+    let repo = case.world.repo("notes");
+    let dockerfile = "FROM paas-test/postgres:1\nWORKDIR /www\nCOPY . .\nENTRYPOINT []\nCMD sh start.sh\n";
+    let release =
+        "psql -v ON_ERROR_STOP=1 \"$DATABASE_URL\" -c 'CREATE TABLE IF NOT EXISTS starts (at timestamptz)'";
+    let start = "psql -At \"$DATABASE_URL\" -c 'INSERT INTO starts VALUES (now())' && \
+        psql -At \"$DATABASE_URL\" -c 'SELECT count(*) FROM starts' > index.html && exec httpd -f -p $PORT\n";
+    repo.write("Dockerfile", dockerfile).write("start.sh", start);
+    repo.write("Procfile", format!("release: {release}\nweb: sh start.sh\n"));
+    let app_json =
+        format!(r#"{{"addons": [{{"plan": "postgres:dedicated", "options": {{"version": "{version}"}}}}]}}"#);
+    repo.write("app.json", &app_json).commit();
+    let first = case.world.push(&repo, "notes");
+    first.assert_accepted();
+    for shown in
+        ["Provisioning postgres (dedicated)", &format!("PostgreSQL {version} server"), "Attached as DATABASE"]
+    {
+        assert!(first.said.contains(shown), "{shown:?}: {}", first.said);
+    }
+    assert_eq!(case.world.get("notes").body.trim(), "1");
+
+    repo.write("more", "").commit();
+    case.world.push(&repo, "notes").assert_accepted();
+    assert_eq!(case.world.get("notes").body.trim(), "2", "the data is there for the next release");
+
+    let client = Client::open(&case.world.data);
+    let destroyed = client.wait(client.engine.destroy_app(&"notes".parse().unwrap(), &Client::me()));
+    client.wait(destroyed.succeeded());
+    until("nothing of the app is left", || case.of("notes").is_empty().then_some(()));
+    case.world.stop();
 }

@@ -13,6 +13,8 @@
 //! // At the platform's start: `server.resume()`. At its end, unless apps go on without it: `server.stop()`.
 //! ```
 //!
+//! With the feature `docker`, an add-on may have a server for itself, in a container (`Dedicated`): the plan `dedicated`.
+//!
 //! # What an app gets
 //!
 //! `DATABASE_URL=postgres://paas_<id>:<password>@127.0.0.1:<port>/paas_<id>`, under the attachment's name.

@@ -171,6 +171,7 @@ impl Inner {
         unused: DateTime<Utc>,
         collected: &mut Collected,
     ) -> Result<()> {
+        let mut gone = Vec::new();
         let mut artifacts = Pages::of(Table::Artifacts, ListQuery::all());
         while let Some(rows) = artifacts.next(self).await? {
             for row in rows {
@@ -179,18 +180,35 @@ impl Inner {
                     continue;
                 }
                 // First the row, so that no build finds it any more, then what it names.
-                let gone = Write::delete(Table::Artifacts, row.key, Expect::Rev(row.rev));
-                match self.store.commit(Transaction::new().write(gone)).await {
-                    Ok(_) => {}
+                let delete = Write::delete(Table::Artifacts, row.key, Expect::Rev(row.rev));
+                match self.store.commit(Transaction::new().write(delete)).await {
+                    Ok(_) => gone.push(built.artifact),
                     // It is being used just now.
-                    Err(error) if error.code() == ErrorCode::Conflict => continue,
+                    Err(error) if error.code() == ErrorCode::Conflict => {}
                     Err(error) => return Err(error),
                 }
-                self.discard(&built.artifact).await?;
-                collected.artifacts += 1;
             }
         }
+        collected.artifacts += gone.len() as u64;
+        // Two builds may have made the same: what one of them still needs is not the other's to discard.
+        let left = if gone.is_empty() { HashSet::new() } else { self.artifacts().await? };
+        for artifact in gone.iter().filter(|artifact| !left.contains(&artifact.digest)) {
+            self.discard(artifact).await?;
+        }
         Ok(())
+    }
+
+    /// The digests of all artifacts that a build may find.
+    async fn artifacts(&self) -> Result<HashSet<Digest>> {
+        let mut found = HashSet::new();
+        let mut artifacts = Pages::of(Table::Artifacts, ListQuery::all());
+        while let Some(rows) = artifacts.next(self).await? {
+            for row in rows {
+                let built: ArtifactRow = decode(&row, "the artifact")?;
+                found.insert(built.artifact.digest);
+            }
+        }
+        Ok(found)
     }
 
     /// Tells the builder that made it; slugs are content, which is collected by itself.

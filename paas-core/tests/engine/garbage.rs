@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paas_core::testkit::world::{Fault, TestPlatform};
-use paas_core::{Blobs, Digest, EngineOptions, ErrorCode, EventKind, RollbackOrder, Version};
+use paas_core::{
+    Blobs, ConfigEdit, ConfigVars, Digest, EngineOptions, ErrorCode, EventKind, RollbackOrder, Version,
+};
 
 use crate::{Bench, WEB, hello, me};
 
@@ -111,6 +113,35 @@ async fn what_an_open_workflow_names_is_kept_however_long_it_waits() {
     waiting.ended().await.unwrap();
     bench.platform.clock.advance(2 * HOUR);
     assert_eq!(bench.engine.collect_garbage().await.unwrap().contents, 2, "nobody names it any more");
+}
+
+#[tokio::test]
+async fn a_builder_discards_what_nothing_refers_to_but_not_what_another_build_has_made_too() {
+    let bench = bench_of(TestPlatform::new().unwrap()).await;
+    let discarded = || {
+        let history = bench.platform.world.history();
+        history.iter().filter_map(|one| one.strip_prefix("discard ").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let (one, two, three) = ("web: serve 1\n", "web: serve 2\n", "web: serve 3\n");
+    for code in [one, two, three] {
+        bench.deploy(code).await.unwrap();
+    }
+    let digest = async |number| contents(&bench, number).await[1].to_string();
+    let (first, second) = (digest(1).await, digest(2).await);
+    bench.platform.clock.advance(2 * HOUR);
+    let edit = ConfigEdit::set(ConfigVars::new().with("GREETING", "hello").unwrap());
+    let configured = bench.engine.configure(&hello(), edit, &me()).await.unwrap();
+    configured.succeeded().await.unwrap();
+    // Built again, since its config is another, it is the same: and young, though no release has it.
+    bench.platform.world.plan("ensure", [Fault::Fail(ErrorCode::InvalidParams)]);
+    bench.deploy(one).await.unwrap_err();
+
+    let collected = bench.engine.collect_garbage().await.unwrap();
+    assert_eq!(collected.artifacts, 2, "the first build of one, and two");
+    assert_eq!(discarded(), [second.clone()]);
+    bench.platform.clock.advance(2 * HOUR);
+    bench.engine.collect_garbage().await.unwrap();
+    assert_eq!(discarded(), [second, first]);
 }
 
 async fn next(events: &mut paas_core::EventStream) -> EventKind {
