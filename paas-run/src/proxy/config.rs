@@ -61,12 +61,15 @@ pub struct ProxyConfig {
 }
 
 /// What happens to tunnels of an instance that gets no new requests any more. A tunnel may last for days.
+///
+/// Before a WebSocket is closed, both its ends are told so between two frames: a close frame with status 1001, "going away"
+/// (RFC 6455, section 7.4.1). A client that doesn't answer it is closed after 2 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TunnelDrain {
     /// They are closed when the drain begins; clients connect again and reach the new release.
     Close,
-    /// They are waited for like requests.
+    /// They are waited for like requests; what is open at the end of the drain is closed.
     Wait,
 }
 

@@ -230,7 +230,8 @@ impl Shared {
         match (on_upgrade, carried) {
             (Some(client_side), Carried::Alone(connection)) => {
                 let app_side = hyper::upgrade::on(&mut response);
-                let ends = tunnel::Ends { client_side, app_side, connection };
+                let is_websocket = headers::is_websocket(response.headers());
+                let ends = tunnel::Ends { client_side, app_side, connection, is_websocket };
                 let (config, peer) = (self.config.clone(), Arc::clone(peer));
                 peer.tunnels.clone().spawn(tunnel::run(ends, record, peer, config));
                 Ok(response.map(|_| ProxyBody::page(Bytes::new())))

@@ -89,6 +89,11 @@ pub(super) fn check(parts: &Parts, peer: &Peer) -> Result<(), Fault> {
     }
 }
 
+/// Whether an upgrade is to a WebSocket (RFC 6455, section 4.2.2).
+pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 /// Whether the client wants another protocol. `h2c` isn't one that may pass: it would carry requests past us.
 pub(super) fn wants_upgrade(parts: &Parts) -> bool {
     let Some(protocol) = parts.headers.get(UPGRADE) else { return false };

@@ -15,7 +15,8 @@
 //! | `trust` | until when that holds, for a proxy that follows a store |
 //! | `reach`, `backend`, `pool` | from a route to a connection: claims, attempts, idle connections |
 //! | `plain` | a plain request's way, which most are: no hyper, two buffers, four system calls |
-//! | `forward`, `headers`, `body`, `tunnel` | any other request's way, what is changed on it, WebSocket and its like |
+//! | `forward`, `headers`, `body` | any other request's way, what is changed on it |
+//! | `tunnel`, `pipe`, `websocket` | after an upgrade: bytes both ways, and how a WebSocket is told that it ends |
 //! | `upstream`, `deadline` | a connection of hyper's that is driven by the request that uses it, and a timer for it |
 //! | `mux` | one of HTTP/2, which requests share |
 //! | `traffic` | counters per app, and what Prometheus reads |
@@ -38,6 +39,7 @@ mod ids;
 mod limit;
 mod mux;
 mod page;
+mod pipe;
 mod plain;
 mod pool;
 mod reach;
@@ -52,6 +54,7 @@ mod traffic;
 mod trust;
 mod tunnel;
 mod upstream;
+mod websocket;
 mod wire;
 
 use std::convert::Infallible;
@@ -298,12 +301,13 @@ impl Router for Proxy {
 
     async fn drain(&self, ctx: &paas_core::Context, request: &DrainRequest) -> Result<u64> {
         let Some(route) = self.shared.table.app(&request.app) else { return Ok(0) };
-        if self.shared.config.tunnels == TunnelDrain::Close {
-            for upstream in route.draining(&request.backends) {
-                upstream.close_tunnels.cancel();
-            }
+        let close_tunnels =
+            || route.draining(&request.backends).iter().for_each(|upstream| upstream.close_tunnels.cancel());
+        let mut deadline = Instant::now() + request.timeout;
+        let mut told = self.shared.config.tunnels == TunnelDrain::Close;
+        if told {
+            close_tunnels();
         }
-        let deadline = Instant::now() + request.timeout;
         loop {
             // Listening before looking: what happens in between isn't missed.
             let mut drained = std::pin::pin!(route.drained().notified());
@@ -315,7 +319,14 @@ impl Router for Proxy {
             }
             tokio::select! {
                 () = drained => {}
-                () = tokio::time::sleep_until(deadline) => return Ok(left as u64),
+                () = tokio::time::sleep_until(deadline) => {
+                    if told {
+                        return Ok(left as u64);
+                    }
+                    told = true;
+                    close_tunnels();
+                    deadline += tunnel::FAREWELL;
+                }
                 reason = ctx.cancel.cancelled() => return Err(reason.into()),
             }
         }

@@ -1,4 +1,5 @@
-//! After a 101: bytes both ways, until one side ends it or nobody says anything any more.
+//! After a 101: bytes both ways, until one side ends it, nobody says anything any more, or the instance goes away. Both
+//! ends of a WebSocket are told the last of these, with a close frame.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -8,29 +9,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::access::Record;
 use super::client::Peer;
 use super::config::ProxyConfig;
 use super::fault::Fault;
+use super::pipe::Pipe;
 use super::reach::Carrier as _;
 use super::upstream::Connection;
+use super::websocket;
+
+/// How long a client that was told that we go away may take to say that it heard it.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The two ends of a tunnel, before they are free of HTTP.
 pub(super) struct Ends {
     pub(super) client_side: OnUpgrade,
     pub(super) app_side: OnUpgrade,
     pub(super) connection: Connection,
+    pub(super) is_websocket: bool,
 }
 
 /// Runs a tunnel. The record keeps the backend claimed, so a drain sees it.
 pub(super) async fn run(mut ends: Ends, mut record: Box<Record>, peer: Arc<Peer>, config: ProxyConfig) {
     // The client's side comes free once the 101 was written to it.
-    let opened = tokio::time::timeout(config.first_byte, async {
+    let opened = timeout(config.first_byte, async {
         let app = poll_fn(|cx| {
             ends.connection.drive(cx);
             Pin::new(&mut ends.app_side).poll(cx)
@@ -41,34 +48,102 @@ pub(super) async fn run(mut ends: Ends, mut record: Box<Record>, peer: Arc<Peer>
         record.fail(Fault::ClientGone);
         return;
     };
-    let moved = Arc::new(Moved { began: Instant::now(), at: AtomicU64::new(0), from_app: AtomicU64::new(0) });
-    let mut app = Metered { io: TokioIo::new(app), moved: Arc::clone(&moved), of_app: true };
-    let mut client = Metered { io: TokioIo::new(client), moved: Arc::clone(&moved), of_app: false };
+    let moved = Moved { began: Instant::now(), at: AtomicU64::new(0) };
+    let mut tunnel = Tunnel::new(client, app, ends.is_websocket);
     let removed = record.upstream().map(|upstream| upstream.close_tunnels.clone()).unwrap_or_default();
     let fault = tokio::select! {
         // However it ends: one side has closed it, as tunnels are.
-        _ = copy_bidirectional(&mut client, &mut app) => None,
+        _ = poll_fn(|cx| tunnel.poll(cx, &moved)) => None,
         () = moved.idle_for(config.idle) => Some(Fault::IdleBackend),
         () = removed.cancelled() => None,
         () = peer.closing.cancelled() => Some(Fault::ForcedClose),
     };
-    record.bytes = moved.from_app.load(Ordering::Relaxed);
+    if removed.is_cancelled() || fault == Some(Fault::ForcedClose) {
+        tunnel.say_farewell(&moved).await;
+    }
+    record.bytes = tunnel.down.bytes;
     match fault {
         Some(fault) => record.fail(fault),
         None => record.done(),
     }
 }
 
-/// When something passed last, and how much the app has said.
+/// Both ends, and what is on its way between them.
+struct Tunnel {
+    client: TokioIo<Upgraded>,
+    app: TokioIo<Upgraded>,
+    /// To the client.
+    down: Pipe,
+    /// To the app.
+    up: Pipe,
+    down_ended: bool,
+    up_ended: bool,
+    is_websocket: bool,
+}
+
+impl Tunnel {
+    fn new(client: Upgraded, app: Upgraded, is_websocket: bool) -> Self {
+        let pipe = || if is_websocket { Pipe::of_frames() } else { Pipe::default() };
+        Self {
+            client: TokioIo::new(client),
+            app: TokioIo::new(app),
+            down: pipe(),
+            up: pipe(),
+            down_ended: false,
+            up_ended: false,
+            is_websocket,
+        }
+    }
+
+    /// Passes on what there is; ready once both directions have ended, or one has failed.
+    fn poll(&mut self, cx: &mut Context<'_>, moved: &Moved) -> Poll<io::Result<()>> {
+        let before = self.down.bytes + self.up.bytes;
+        if !self.down_ended {
+            self.down_ended = self.down.poll(cx, &mut self.app, &mut self.client)?.is_ready();
+        }
+        if !self.up_ended {
+            self.up_ended = self.up.poll(cx, &mut self.client, &mut self.app)?.is_ready();
+        }
+        if self.down.bytes + self.up.bytes > before {
+            moved.note();
+        }
+        if self.down_ended && self.up_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Tells both ends of a WebSocket that it goes away, and hears the client out for a moment.
+    async fn say_farewell(&mut self, moved: &Moved) {
+        if !self.is_websocket {
+            return;
+        }
+        // Where one of them has closed by itself, the other one's answer is all that is to come.
+        if !self.down.is_closed() && !self.up.is_closed() {
+            let [a, b, c, d, ..] = *uuid::Uuid::new_v4().as_bytes();
+            self.down.say_last(Bytes::from_static(&websocket::GOING_AWAY));
+            self.up.say_last(Bytes::copy_from_slice(&websocket::going_away_masked([a, b, c, d])));
+        }
+        let heard = poll_fn(|cx| match self.poll(cx, moved) {
+            Poll::Pending if self.up_ended && self.down.is_silent() => Poll::Ready(()),
+            poll => poll.map(drop),
+        });
+        // Who doesn't answer is closed all the same.
+        let _ = timeout(FAREWELL, heard).await;
+    }
+}
+
+/// When something passed last.
 #[derive(Debug)]
 struct Moved {
     began: Instant,
     /// Milliseconds after `began`.
     at: AtomicU64,
-    from_app: AtomicU64,
 }
 
 impl Moved {
+    fn note(&self) {
+        let millis = self.began.elapsed().as_millis();
+        self.at.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     async fn idle_for(&self, limit: Duration) {
         loop {
             let due = self.began + Duration::from_millis(self.at.load(Ordering::Relaxed)) + limit;
@@ -77,46 +152,5 @@ impl Moved {
             }
             sleep_until(due).await;
         }
-    }
-}
-
-/// One side, whose bytes are counted.
-struct Metered {
-    io: TokioIo<Upgraded>,
-    moved: Arc<Moved>,
-    of_app: bool,
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
-        let read = buffer.filled().len() - before;
-        if read > 0 {
-            let millis = self.moved.began.elapsed().as_millis();
-            self.moved.at.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
-            if self.of_app {
-                self.moved.from_app.fetch_add(read as u64, Ordering::Relaxed);
-            }
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

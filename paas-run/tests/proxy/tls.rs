@@ -150,8 +150,8 @@ async fn a_request_without_tls_is_not_answered_on_the_port_for_https() {
 async fn a_tunnel_passes_through_tls() {
     let secure = Secure::serving(&[echoing_tunnel().await]).await;
     let mut stream = secure.connect("hello.test").await.unwrap();
-    let ask = "GET /live HTTP/1.1\r\nHost: hello.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-               Sec-WebSocket-Key: abc\r\n\r\n";
+    let ask = "GET /live HTTP/1.1\r\nHost: hello.test\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\
+               Chat-Key: abc\r\n\r\n";
     stream.write_all(ask.as_bytes()).await.unwrap();
     let mut said = Vec::new();
     while !said.ends_with(b"welcome") {
