@@ -18,4 +18,5 @@ mod life;
 mod pushes;
 mod replace;
 mod secrets;
+mod steady;
 mod trouble;

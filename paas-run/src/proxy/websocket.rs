@@ -87,14 +87,12 @@ impl Frames {
     }
 
     fn payload_length(&self) -> u64 {
-        let [_, second, a, b, rest @ ..] = self.head;
+        let [_, second, long @ ..] = self.head;
+        let [high, low, ..] = long;
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
         let length = match second & 0x7F {
-            126 => u64::from(u16::from_be_bytes([a, b])),
-            127 => {
-                let [c, d, e, f, g, h] = rest;
-                u64::from_be_bytes([a, b, c, d, e, f, g, h])
-            }
+            126 => u64::from(u16::from_be_bytes([high, low])),
+            127 => u64::from_be_bytes(long),
             short => u64::from(short),
         };
         length.saturating_add(mask)
@@ -111,11 +109,11 @@ mod tests {
         match width {
             0 => frame.push(0x80 | u8::try_from(payload).unwrap()),
             2 => {
-                frame.push(0x80 | 126);
+                frame.push(0xFE);
                 frame.extend(u16::try_from(payload).unwrap().to_be_bytes());
             }
             _ => {
-                frame.push(0x80 | 127);
+                frame.push(0xFF);
                 frame.extend((payload as u64).to_be_bytes());
             }
         }

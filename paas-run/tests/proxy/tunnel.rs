@@ -15,7 +15,7 @@ const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 
 /// A text frame, as a server sends it. What a client sends is masked, by a mask of zeros here.
 fn frame(text: &str) -> Vec<u8> {
-    [&[0x81, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
+    [&[0x81, u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat()
 }
 
 fn masked(frame: &[u8]) -> Vec<u8> {
@@ -178,10 +178,10 @@ async fn socket(world: &World) -> Conn {
 
 /// Removes the app's instances and waits until nothing is in flight at them.
 async fn drained(world: &World, timeout: Duration) -> u64 {
-    let old = world.proxy.observe(&hello()).await.unwrap().unwrap().backends;
+    let old = world.proxy.observe(&hello()).await.expect("routes").expect("some").backends;
     world.route(2, RouteState::Serving, &[echo().await]).await;
     let request = DrainRequest::new(hello(), old).with_timeout(timeout);
-    within(world.proxy.drain(&world.context(), &request)).await.unwrap()
+    within(world.proxy.drain(&world.context(), &request)).await.expect("a count")
 }
 
 #[tokio::test]

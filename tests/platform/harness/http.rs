@@ -40,8 +40,22 @@ impl Connection {
     /// Sends a request; with the answer, whether the connection can be used again.
     pub(crate) fn get(&mut self, host: &str, keep: bool) -> io::Result<(Answer, bool)> {
         let connection = if keep { "keep-alive" } else { "close" };
-        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes())?;
+        self.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n"))?;
+        self.answer(keep)
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.0.get_mut().write_all(bytes.as_ref())
+    }
+
+    pub(crate) fn read<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.0.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The answer to what was sent; and whether the connection can be used again, which a 101 says nothing of.
+    pub(crate) fn answer(&mut self, keep: bool) -> io::Result<(Answer, bool)> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let first = self.line()?;
         let status = first.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| bad(&first))?;
@@ -71,7 +85,7 @@ impl Connection {
         } else if let Some(length) = length {
             body.resize(length, 0);
             self.0.read_exact(&mut body)?;
-        } else {
+        } else if status != 101 {
             keeps = false;
             self.0.read_to_end(&mut body)?;
         }

@@ -5,6 +5,7 @@ mod dice;
 mod gate;
 mod git;
 mod http;
+mod lasting;
 mod prober;
 mod processes;
 mod records;
@@ -19,6 +20,7 @@ pub(crate) use dice::{Dice, rounds};
 pub(crate) use gate::{Gate, Says};
 pub(crate) use git::{Pushing, Repo, git};
 pub(crate) use http::{Connection, get};
+pub(crate) use lasting::Lasting;
 pub(crate) use processes::{Identity, Process, all as all_processes};
 pub(crate) use world::{Running, World};
 
