@@ -66,7 +66,10 @@ impl Postgres {
     }
 
     /// The server on which this add-on is, if it is on any.
-    #[allow(clippy::unnecessary_wraps, reason = "a dedicated one may not be told")]
+    #[cfg_attr(
+        not(feature = "docker"),
+        allow(unused_variables, clippy::unnecessary_wraps, reason = "all are on the shared one")
+    )]
     fn server_of(&self, addon: AddonId) -> Result<Place> {
         #[cfg(feature = "docker")]
         if let Some(found) = self.dedicated.as_ref().map(|servers| servers.find(addon)).transpose()?.flatten()
@@ -81,9 +84,9 @@ impl Postgres {
     }
 
     fn on(&self, addon: AddonId) -> Result<PostgresServer> {
-        let _ = addon;
         match self.server_of(addon)? {
             Place::On(server) => Ok(server),
+            #[cfg(feature = "docker")]
             Place::Making => Err(not_ready(addon)),
             Place::Nowhere => Err(database::gone(addon)),
         }
@@ -136,6 +139,7 @@ impl Postgres {
 enum Place {
     On(PostgresServer),
     /// On a server that is not whole yet.
+    #[cfg(feature = "docker")]
     Making,
     Nowhere,
 }
@@ -195,6 +199,7 @@ impl AddonProvider for Postgres {
     async fn status(&self, ctx: &Context, addon: AddonId) -> Result<AddonStatus> {
         let server = match self.server_of(addon)? {
             Place::On(server) => server,
+            #[cfg(feature = "docker")]
             Place::Making => return Ok(AddonStatus::Pending(Duration::from_secs(1))),
             Place::Nowhere => return Ok(AddonStatus::Gone),
         };

@@ -138,7 +138,7 @@ async fn a_builder_discards_what_nothing_refers_to_but_not_what_another_build_ha
 
     let collected = bench.engine.collect_garbage().await.unwrap();
     assert_eq!(collected.artifacts, 2, "the first build of one, and two");
-    assert_eq!(discarded(), [second.clone()]);
+    assert_eq!(discarded(), std::slice::from_ref(&second));
     bench.platform.clock.advance(2 * HOUR);
     bench.engine.collect_garbage().await.unwrap();
     assert_eq!(discarded(), [second, first]);

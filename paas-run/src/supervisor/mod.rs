@@ -48,6 +48,7 @@ pub struct Supervisor<L> {
     /// What nobody else supervises meanwhile; held by what still writes, too.
     lock: Option<Arc<File>>,
     /// What ends with it: all that looks after something.
+    #[cfg_attr(not(feature = "docker"), allow(dead_code, reason = "it only has to be dropped"))]
     closing: Vec<DropGuard>,
 }
 
@@ -124,6 +125,7 @@ impl<L: Launcher> Supervisor<L> {
     }
 
     /// Nobody else supervises what this file locks until this is closed.
+    #[cfg(any(feature = "docker", feature = "process"))]
     #[must_use]
     pub(crate) fn holding(mut self, lock: Arc<File>) -> Self {
         self.lock = Some(lock);
