@@ -26,6 +26,7 @@ mod queue;
 mod reads;
 mod repair;
 mod rounds;
+mod routing;
 mod secrets;
 mod storm;
 mod twice;

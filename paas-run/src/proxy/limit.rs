@@ -8,7 +8,8 @@ use std::time::Duration;
 use paas_core::Rate;
 use tokio::time::Instant;
 
-/// So many clients are known at once; who came first is forgotten first, in a sweep.
+/// So many clients are known at once. A sweep forgets those whose buckets are full, and all where that makes little room: the
+/// next one is far.
 const KNOWN: usize = 100_000;
 
 /// A client by its address: of IPv6 the network of 64 bits, which is one customer's.
@@ -45,7 +46,7 @@ impl Buckets {
         let mut full = locked(&self.full);
         if full.len() >= KNOWN {
             full.retain(|_, at| *at > now);
-            if full.len() >= KNOWN {
+            if full.len() > KNOWN / 2 {
                 full.clear();
             }
         }
