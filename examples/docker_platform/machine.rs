@@ -59,11 +59,15 @@ impl Machine {
             None
         };
         let mut postgres = DedicatedConfig::new(docker.clone(), data.join("postgres"));
-        // Such as `17=registry.example.com/postgres:17`, where the official images are out of reach.
-        let image = std::env::var("PAAS_POSTGRES").unwrap_or_default();
-        if let Some((version, image)) = image.split_once('=')
-            && let Ok(version) = version.parse()
-        {
+        // Where the official images are out of reach.
+        if let Some(named) = std::env::var("PAAS_POSTGRES").ok().filter(|named| !named.is_empty()) {
+            let parsed =
+                named.split_once('=').and_then(|(version, image)| Some((version.parse().ok()?, image)));
+            let Some((version, image)) = parsed else {
+                let what =
+                    format!("PAAS_POSTGRES is {named:?}, and not like 17=registry.example.com/postgres:17");
+                return Err(Error::new(ErrorCode::InvalidParams, what));
+            };
             postgres = postgres.image(version, image);
         }
         let postgres = Dedicated::open(postgres)?;
