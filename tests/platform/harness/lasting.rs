@@ -33,7 +33,7 @@ impl Lasting {
             let mut socket = user.socket()?;
             for number in 0_u32.. {
                 let text = format!("message {number}");
-                match Socket::ask(&mut socket, &text)? {
+                match ask(&mut socket, &text)? {
                     Said::Same => user.noticed.done += 1,
                     Said::GoesAway => {
                         user.noticed.moved += 1;
@@ -143,39 +143,35 @@ enum Said {
     GoesAway,
 }
 
-/// RFC 6455, section 5.2: messages of up to 125 bytes, each in one frame.
-struct Socket;
+/// "Going away": RFC 6455, section 7.4.1.
+const GOES_AWAY: [u8; 2] = 1001_u16.to_be_bytes();
 
-impl Socket {
-    /// "Going away", section 7.4.1.
-    const GOES_AWAY: [u8; 2] = 1001_u16.to_be_bytes();
-
-    fn ask(connection: &mut Connection, text: &str) -> io::Result<Said> {
-        Self::send(connection, 0x81, text.as_bytes())?;
-        let [kind, length] = connection.read()?;
-        match (kind, usize::from(length)) {
-            (0x81, length) if length == text.len() => {
-                for byte in text.bytes() {
-                    if connection.read()? != [byte] {
-                        return Err(io::Error::other("another message came back"));
-                    }
+/// Says something of up to 125 bytes, in one frame (section 5.2), and hears what comes back.
+fn ask(connection: &mut Connection, text: &str) -> io::Result<Said> {
+    say(connection, 0x81, text.as_bytes())?;
+    let [kind, length] = connection.read()?;
+    match (kind, usize::from(length)) {
+        (0x81, length) if length == text.len() => {
+            for byte in text.bytes() {
+                if connection.read()? != [byte] {
+                    return Err(io::Error::other("another message came back"));
                 }
-                Ok(Said::Same)
             }
-            (0x88, 2) if connection.read()? == Self::GOES_AWAY => {
-                Self::send(connection, 0x88, &Self::GOES_AWAY)?;
-                Ok(Said::GoesAway)
-            }
-            other => Err(io::Error::other(format!("a frame {other:?}"))),
+            Ok(Said::Same)
         }
+        (0x88, 2) if connection.read()? == GOES_AWAY => {
+            say(connection, 0x88, &GOES_AWAY)?;
+            Ok(Said::GoesAway)
+        }
+        other => Err(io::Error::other(format!("a frame {other:?}"))),
     }
+}
 
-    /// A client's frames are masked; by what, is its own matter.
-    fn send(connection: &mut Connection, kind: u8, payload: &[u8]) -> io::Result<()> {
-        let mask = [0x37, 0xfa, 0x21, 0x3d];
-        let masked = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
-        let length = u8::try_from(payload.len()).unwrap();
-        let head = [kind, 0x80 | length].into_iter().chain(mask);
-        connection.send(head.chain(masked).collect::<Vec<_>>())
-    }
+/// A client's frames are masked; by what, is its own matter.
+fn say(connection: &mut Connection, kind: u8, payload: &[u8]) -> io::Result<()> {
+    let mask = [0x37, 0xfa, 0x21, 0x3d];
+    let masked = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    let length = u8::try_from(payload.len()).unwrap();
+    let head = [kind, 0x80 | length].into_iter().chain(mask);
+    connection.send(head.chain(masked).collect::<Vec<_>>())
 }
