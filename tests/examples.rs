@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Beside the test's own executable: `target/PROFILE/examples`.
 fn binary(name: &str) -> PathBuf {
@@ -93,6 +93,38 @@ fn watched_events_come_in_order_and_are_the_same_when_read_again() {
     shows(&text, &["Read again from the start: the same "]);
 }
 
+/// The router alone, in a process of its own.
+struct Router {
+    process: Child,
+    address: String,
+}
+
+impl Router {
+    fn start(command: &mut Command) -> Self {
+        let started = command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn();
+        let mut process = started.expect("`cargo build --examples` has built it");
+        let mut ready = String::new();
+        let told = process.stdout.take().expect("piped");
+        BufReader::new(told).read_line(&mut ready).expect("a line");
+        let address = ready.trim().strip_prefix("ready ").expect("`ready ADDR`").to_owned();
+        Self { process, address }
+    }
+
+    fn ask(&self, host: &str) -> String {
+        let mut client = TcpStream::connect(&self.address).expect("it listens");
+        write!(client, "GET /a?b HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is told to end");
+        assert!(self.process.wait().expect("it ends").success());
+    }
+}
+
 #[test]
 fn the_router_alone_brings_requests_to_the_addresses_it_was_given() {
     let app = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -100,8 +132,7 @@ fn the_router_alone_brings_requests_to_the_addresses_it_was_given() {
     let serving = std::thread::spawn(move || {
         let (stream, _) = app.accept().expect("the router connects");
         let mut stream = BufReader::new(stream);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).expect("a request") > 0 {}
+        let head = head(&mut stream);
         stream
             .get_mut()
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
@@ -110,26 +141,13 @@ fn the_router_alone_brings_requests_to_the_addresses_it_was_given() {
     });
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("access.log");
-    let mut router = Command::new(binary("proxy"))
-        .args(["--listen", "127.0.0.1:0", "--route", &format!("hello.test={address}"), "--access-log"])
-        .arg(&log)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("`cargo build --examples` has built it");
-    let mut ready = String::new();
-    BufReader::new(router.stdout.take().expect("piped")).read_line(&mut ready).expect("a line");
-    let at = ready.trim().strip_prefix("ready ").expect("`ready ADDR`");
-    let ask = |host: &str| {
-        let mut client = TcpStream::connect(at).expect("it listens");
-        write!(client, "GET /a?b HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("it reads");
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).expect("an answer");
-        answer
-    };
-    let (known, unknown) = (ask("hello.test"), ask("other.test"));
-    let pid = rustix::process::Pid::from_child(&router);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is told to end");
-    assert!(router.wait().expect("it ends").success());
+    let router = Router::start(
+        Command::new(binary("proxy"))
+            .args(["--route", &format!("hello.test={address}"), "--access-log"])
+            .arg(&log),
+    );
+    let (known, unknown) = (router.ask("hello.test"), router.ask("other.test"));
+    router.stop();
 
     assert!(known.starts_with("HTTP/1.1 200 OK\r\n") && known.ends_with("ok"), "{known}");
     assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
@@ -137,6 +155,42 @@ fn the_router_alone_brings_requests_to_the_addresses_it_was_given() {
     shows(&seen, &["get /a?b http/1.1", "x-forwarded-for: 127.0.0.1"]);
     let log = std::fs::read_to_string(&log).expect("the access log");
     shows(&log, &["at=info method=GET path=\"/a?b\" host=hello.test", "dyno=web.1", "status=200 bytes=2"]);
+}
+
+#[test]
+fn a_router_that_runs_out_of_files_gives_up_idle_connections_and_loses_no_request() {
+    let app = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = app.local_addr().expect("its address");
+    // It keeps every connection, as apps do; the threads end with the test.
+    std::thread::spawn(move || {
+        for stream in app.incoming() {
+            let mut stream = BufReader::new(stream.expect("the router connects"));
+            std::thread::spawn(move || {
+                while !head(&mut stream).is_empty()
+                    && stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok()
+                {
+                }
+            });
+        }
+    });
+    // Each of so many apps would leave an idle connection behind.
+    let hosts: Vec<_> = (0..150).map(|number| format!("app-{number}.test")).collect();
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=64").arg(binary("proxy"));
+    command.args(hosts.iter().flat_map(|host| ["--route".to_owned(), format!("{host}={address}")]));
+    let router = Router::start(&mut command);
+    for host in &hosts {
+        let answer = router.ask(host);
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok"), "{host}: {answer}");
+    }
+    router.stop();
+}
+
+/// A request's head; empty at the connection's end.
+fn head(stream: &mut BufReader<TcpStream>) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).is_ok_and(|read| read > 0) {}
+    head
 }
 
 #[test]

@@ -97,6 +97,11 @@ impl Record {
         self.sent = Some(now);
     }
 
+    /// It goes to nobody for now.
+    pub(super) fn unclaimed(&mut self) {
+        self.claim = None;
+    }
+
     /// The connection couldn't be made in this time.
     pub(super) fn unconnected(&mut self, connect: Duration) {
         self.connect = Some(connect);

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::mux::Mux;
 use super::plain::Link;
 use super::pool::Pool;
+use super::pools::{Listed, Pools};
+use super::reach::Way;
 use super::upstream::Connection;
 
 /// One backend of one app.
@@ -35,6 +37,8 @@ pub(super) struct Upstream {
     pub(super) links: Pool<Link>,
     /// Those that requests share.
     pub(super) shared: Pool<Mux>,
+    pools: Arc<Pools>,
+    pub(super) listed: Listed,
 }
 
 /// So many connections of the kind that requests share are kept: several only where they came at once.
@@ -44,7 +48,7 @@ impl Upstream {
     pub(super) fn new(
         backend: Backend,
         app: AppId,
-        pool_size: usize,
+        pools: &Arc<Pools>,
         drained: &Arc<Notify>,
         gate: &Arc<Gate>,
     ) -> Self {
@@ -61,9 +65,11 @@ impl Upstream {
             close_tunnels: CancellationToken::new(),
             made: Instant::now(),
             quarantine: AtomicU64::new(0),
-            connections: Pool::new(pool_size),
-            links: Pool::new(pool_size),
-            shared: Pool::new(SHARED.min(pool_size)),
+            connections: Pool::new(pools.each, pools),
+            links: Pool::new(pools.each, pools),
+            shared: Pool::new(SHARED.min(pools.each), pools),
+            pools: Arc::clone(pools),
+            listed: Listed::default(),
         }
     }
 
@@ -104,6 +110,25 @@ impl Upstream {
         }
         let left = (self.made + Duration::from_millis(until)).saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
+    }
+
+    /// Keeps a connection for the next request, where there is room.
+    pub(super) fn keep<W: Way>(self: &Arc<Self>, connection: W) {
+        if W::pool(self).put(connection) {
+            self.pools.rests(self);
+        }
+    }
+
+    /// Whether it has idle connections.
+    pub(super) fn is_resting(&self) -> bool {
+        !(self.connections.is_empty() && self.links.is_empty() && self.shared.is_empty())
+    }
+
+    /// Closes all idle connections.
+    pub(super) fn shed(&self) {
+        self.connections.shed();
+        self.links.shed();
+        self.shared.shed();
     }
 
     /// Closes the connections that have been idle for too long.

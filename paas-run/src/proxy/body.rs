@@ -167,7 +167,7 @@ impl Carried {
         }
     }
 
-    fn end(self, upstream: &Upstream) {
+    fn end(self, upstream: &Arc<Upstream>) {
         match self {
             Self::Alone(connection) => connection.end(upstream),
             Self::Shared(mux) => mux.end(upstream),

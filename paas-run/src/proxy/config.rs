@@ -44,6 +44,9 @@ pub struct ProxyConfig {
     pub pool_idle: Duration,
     /// How many idle connections to one instance are kept: 256.
     pub pool_size: usize,
+    /// How many idle connections to all instances together are kept: 4,096. Each takes a file and a port of this machine;
+    /// where these run out nevertheless, idle connections are given up for them.
+    pub pool_total: usize,
     /// The largest read buffer of a connection in bytes: 64 KiB, at least 8 KiB; larger ones are slower and cost memory.
     pub buffer_bytes: usize,
     /// Whether plain HTTP/1.1 requests, which most are, take the short way, at about half the cost: true. They are answered
@@ -92,6 +95,7 @@ impl Default for ProxyConfig {
             header_bytes: 32 * 1024,
             pool_idle: Duration::from_secs(4),
             pool_size: 256,
+            pool_total: 4096,
             buffer_bytes: 64 * 1024,
             short_way: true,
             front: Front::default(),

@@ -13,7 +13,7 @@
 //! | `rules`, `limit` | what an app wants of its requests, and how much one client may have |
 //! | `tls` | HTTPS: the certificate of the host that a client names |
 //! | `trust` | until when that holds, for a proxy that follows a store |
-//! | `reach`, `backend`, `pool` | from a route to a connection: claims, attempts, idle connections |
+//! | `reach`, `backend`, `pool`, `pools` | from a route to a connection: claims, attempts, idle connections |
 //! | `plain` | a plain request's way, which most are: no hyper, two buffers, four system calls |
 //! | `forward`, `headers`, `body` | any other request's way, what is changed on it |
 //! | `tunnel`, `pipe`, `websocket` | after an upgrade: bytes both ways, and how a WebSocket is told that it ends |
@@ -42,6 +42,7 @@ mod page;
 mod pipe;
 mod plain;
 mod pool;
+mod pools;
 mod reach;
 mod rewound;
 mod route;
@@ -60,10 +61,9 @@ mod wire;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -82,13 +82,11 @@ pub use self::config::{ProxyConfig, TunnelDrain};
 use self::dates::Dates;
 pub use self::front::{Front, IpNet};
 use self::limit::{Buckets, Guests};
+use self::pools::Pools;
 use self::serve::Entry;
 use self::table::Table;
 pub use self::traffic::Traffic;
 use self::trust::Trust;
-
-/// How often idle connections are looked at that nobody asks for any more.
-const REAP: Duration = Duration::from_secs(2);
 
 /// A reverse proxy that is a [`Router`]. Clones share everything.
 ///
@@ -119,7 +117,7 @@ struct Shared {
     logs: Arc<dyn Logs>,
     clock: Arc<dyn Clock>,
     dates: Dates,
-    reaper: Once,
+    pools: Arc<Pools>,
     leaving: Leaving,
     guests: Arc<Guests>,
     buckets: Option<Buckets>,
@@ -141,13 +139,13 @@ impl Proxy {
         let shared = Shared {
             guests: Arc::default(),
             buckets: config.client_rate.map(Buckets::new),
+            pools: Arc::new(Pools::new(&config)),
             config,
             table: Table::default(),
             trust: Trust::default(),
             logs,
             clock,
             dates: Dates::default(),
-            reaper: Once::new(),
             leaving: Leaving::default(),
             #[cfg(feature = "tls")]
             certificates: tls::Known::default(),
@@ -161,7 +159,7 @@ impl Proxy {
     /// # Errors
     /// When the listener can't tell its own address.
     pub async fn serve(&self, listener: TcpListener, cancel: Cancel) -> Result<()> {
-        self.shared.reap_idle();
+        self.shared.pools.keep_reaping();
         serve::serve(Arc::clone(&self.shared), listener, Entry::Plain, cancel).await
     }
 
@@ -176,7 +174,7 @@ impl Proxy {
         certificates: Arc<dyn tls::Certificates>,
         cancel: Cancel,
     ) -> Result<()> {
-        self.shared.reap_idle();
+        self.shared.pools.keep_reaping();
         let shared = &self.shared;
         shared.certificates.add(&certificates);
         // Whatever comes from here on is told by whoever applies it.
@@ -250,31 +248,12 @@ impl Proxy {
 
 impl Shared {
     fn apply(&self, routes: &AppRoutes) -> Result<()> {
-        let hosts = self.table.apply(routes, self.config.pool_size)?;
+        let hosts = self.table.apply(routes, &self.pools)?;
         #[cfg(feature = "tls")]
         self.certificates.routed(&hosts);
         #[cfg(not(feature = "tls"))]
         drop(hosts);
         Ok(())
-    }
-
-    /// Closes connections that are idle for too long. Ends with the proxy.
-    fn reap_idle(self: &Arc<Self>) {
-        self.reaper.call_once(|| {
-            let shared = Arc::downgrade(self);
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(REAP).await;
-                    let Some(shared) = shared.upgrade() else { return };
-                    let now = Instant::now();
-                    for route in shared.table.all() {
-                        for upstream in route.upstreams() {
-                            upstream.reap(now);
-                        }
-                    }
-                }
-            });
-        });
     }
 }
 
@@ -359,7 +338,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.shared.reap_idle();
+        self.shared.pools.keep_reaping();
         Box::pin(Arc::clone(&self.shared).answer(Arc::clone(&self.peer), request))
     }
 }

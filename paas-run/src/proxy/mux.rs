@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -78,8 +79,8 @@ impl Way for Mux {
 }
 
 impl Carrier for Mux {
-    fn begin(&self, upstream: &Upstream) {
-        upstream.shared.put(self.again());
+    fn begin(&self, upstream: &Arc<Upstream>) {
+        upstream.keep(self.again());
     }
 
     fn age(&mut self) -> &mut Age {
@@ -115,7 +116,7 @@ impl Carrier for Mux {
         .await
     }
 
-    fn end(self, _: &Upstream) {}
+    fn end(self, _: &Arc<Upstream>) {}
 }
 
 /// The host goes into the target, and what is about one connection goes (RFC 9113 sections 8.2.2 and 8.3.1).

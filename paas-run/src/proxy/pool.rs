@@ -1,10 +1,12 @@
 //! Idle connections of one kind to one backend.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::pools::Pools;
 
 /// What a pool knows of a connection.
 pub(super) trait Pooled {
@@ -47,7 +49,10 @@ impl Age {
 }
 
 #[derive(Debug)]
-pub(super) struct Pool<T>(Mutex<Idle<T>>);
+pub(super) struct Pool<T> {
+    all: Arc<Pools>,
+    kept: Mutex<Idle<T>>,
+}
 
 #[derive(Debug)]
 struct Idle<T> {
@@ -58,26 +63,33 @@ struct Idle<T> {
 }
 
 impl<T: Pooled> Pool<T> {
-    pub(super) fn new(room: usize) -> Self {
-        Self(Mutex::new(Idle { idle: VecDeque::new(), room }))
+    pub(super) fn new(room: usize, all: &Arc<Pools>) -> Self {
+        Self { all: Arc::clone(all), kept: Mutex::new(Idle { idle: VecDeque::new(), room }) }
     }
 
     /// A connection that is still good.
     pub(super) fn take(&self, now: Instant) -> Option<T> {
         loop {
             let mut connection = self.lock().idle.pop_back()?;
+            self.all.leave(1);
             if connection.age().is_fresh(now) && connection.is_alive() {
                 return Some(connection);
             }
         }
     }
 
-    /// Keeps a connection for the next request, where there is room.
-    pub(super) fn put(&self, connection: T) {
+    /// Keeps a connection for the next request, where there is room; whether there was.
+    pub(super) fn put(&self, connection: T) -> bool {
         let mut pool = self.lock();
-        if pool.idle.len() < pool.room {
+        let kept = pool.idle.len() < pool.room && self.all.enter();
+        if kept {
             pool.idle.push_back(connection);
         }
+        kept
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().idle.is_empty()
     }
 
     /// Closes the connections that have been idle for too long.
@@ -87,20 +99,23 @@ impl<T: Pooled> Pool<T> {
         let old: Vec<T> = pool.idle.drain(..old).collect();
         // Sockets are closed without the lock.
         drop(pool);
-        drop(old);
+        self.all.leave(old.len());
+    }
+
+    /// Closes all connections.
+    pub(super) fn shed(&self) {
+        let idle = std::mem::take(&mut self.lock().idle);
+        self.all.leave(idle.len());
     }
 
     /// Keeps none any more.
     pub(super) fn close(&self) {
-        let mut pool = self.lock();
-        pool.room = 0;
-        let idle = std::mem::take(&mut pool.idle);
-        drop(pool);
-        drop(idle);
+        self.lock().room = 0;
+        self.shed();
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle<T>> {
         // A panic under this lock leaves the pool whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -31,7 +31,7 @@ pub(super) trait Way: Pooled + Sized + Send {
 /// One that requests of every kind go by.
 pub(super) trait Carrier: Way {
     /// A request has it now; others may share it.
-    fn begin(&self, _: &Upstream) {}
+    fn begin(&self, _: &Arc<Upstream>) {}
 
     fn age(&mut self) -> &mut Age;
 
@@ -50,7 +50,7 @@ pub(super) trait Carrier: Way {
     ) -> impl Future<Output = Result<Response<Incoming>, Failed>> + Send;
 
     /// The answer is through.
-    fn end(self, upstream: &Upstream);
+    fn end(self, upstream: &Arc<Upstream>);
 }
 
 /// The first and the longest pause between two looks at backends that all refuse connections.
@@ -109,6 +109,13 @@ impl Shared {
                     record.connected(connected - now, connected);
                     return Ok(connection);
                 }
+                Err(Fault::Platform) if record.began.elapsed() < self.config.connect_budget => {
+                    // The backend isn't to blame. What idles is given up, and what ends makes room, too.
+                    self.pools.shed();
+                    record.unclaimed();
+                    tokio::time::sleep(pause).await;
+                    pause = PAUSES.1.min(pause * 2);
+                }
                 Err(fault) => {
                     let failed = Instant::now();
                     record.unconnected(failed - now);
@@ -123,6 +130,7 @@ impl Shared {
             }
         }
     }
+
     /// Waits among at most so many for a backend that takes another request; `None` when it is to be seen anew who is there.
     async fn turn(&self, record: &Record, most: usize) -> Result<Option<Claim>, Fault> {
         let route = &record.route;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::backend::{Claim, Gate, Upstream};
 use super::fault::Fault;
+use super::pools::Pools;
 use super::rules::{RULED, Rules};
 use super::traffic::{Counters, Traffic};
 
@@ -258,7 +259,7 @@ impl Route {
     }
 
     /// Replaces the backends: no later claim gets one that isn't named. Returns the routes that applied before.
-    pub(super) fn swap(&self, routes: &AppRoutes, pool_size: usize) -> Option<AppRoutes> {
+    pub(super) fn swap(&self, routes: &AppRoutes, pools: &Arc<Pools>) -> Option<AppRoutes> {
         let mut guard = self.set.write().unwrap_or_else(PoisonError::into_inner);
         let set = &mut *guard;
         let mut before = std::mem::take(&mut set.upstreams);
@@ -266,13 +267,9 @@ impl Route {
             // One that stays keeps its connections and counters.
             let upstream = match before.iter().position(|upstream| upstream.backend == *backend) {
                 Some(at) => before.swap_remove(at),
-                None => Arc::new(Upstream::new(
-                    backend.clone(),
-                    routes.app_id,
-                    pool_size,
-                    &self.drained,
-                    &self.gate,
-                )),
+                None => {
+                    Arc::new(Upstream::new(backend.clone(), routes.app_id, pools, &self.drained, &self.gate))
+                }
             };
             if !set.upstreams.iter().any(|known| known.backend == upstream.backend) {
                 set.upstreams.push(upstream);
@@ -321,11 +318,6 @@ impl Route {
         let in_flight =
             set.upstreams.iter().chain(&set.removed).map(|upstream| upstream.in_flight() as u64).sum();
         Some(counters.read(in_flight, self.gate.waiting() as u64))
-    }
-
-    /// Every backend that may hold idle connections.
-    pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
-        self.set.read().unwrap_or_else(PoisonError::into_inner).upstreams.clone()
     }
 }
 

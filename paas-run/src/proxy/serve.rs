@@ -89,6 +89,7 @@ pub(super) async fn serve(
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(error = %error, "the router can't accept a connection; trying again");
+                shared.pools.shed();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paas_core::{AppName, AppRoutes, DomainName, Error, ErrorCode, Result};
 
+use super::pools::Pools;
 use super::route::Route;
 
 /// Hosts and apps. A lookup never locks; a release doesn't touch the hosts at all, since a route holds its own
@@ -48,7 +49,7 @@ impl Table {
     ///
     /// # Errors
     /// `stale_generation`, and `conflict` for a host of another app; then nothing has changed.
-    pub(super) fn apply(&self, routes: &AppRoutes, pool_size: usize) -> Result<Vec<(DomainName, bool)>> {
+    pub(super) fn apply(&self, routes: &AppRoutes, pools: &Arc<Pools>) -> Result<Vec<(DomainName, bool)>> {
         let mut apps = self.apps();
         let route = apps.get(&routes.app).map(Arc::clone);
         let route = route.unwrap_or_else(|| Arc::new(Route::new(routes.app.clone())));
@@ -65,7 +66,7 @@ impl Table {
         }
         apps.insert(routes.app.clone(), Arc::clone(&route));
         // Backends before hosts: a new host never leads to old backends.
-        let before = route.swap(routes, pool_size);
+        let before = route.swap(routes, pools);
         let known = before.map(|before| before.domains).unwrap_or_default();
         let came = routes.domains.iter().filter(|domain| !known.contains(domain));
         let went = known.iter().filter(|domain| !routes.domains.contains(domain));

@@ -3,16 +3,18 @@
 //! No task of its own: the request polls the connection together with the answer, which saves two wake-ups and a channel
 //! between tasks for every request. While it is idle nobody polls it, so it is looked at once when it is taken again.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::{fmt, io};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -56,9 +58,19 @@ pub(super) async fn dial(address: SocketAddr, config: &ProxyConfig) -> Result<Tc
             }
             Ok(stream)
         }
+        Ok(Err(error)) if is_own_lack(&error) => {
+            tracing::warn!(error = %error, "the router can't open a connection; idle ones are closed for it");
+            Err(Fault::Platform)
+        }
         Ok(Err(_)) => Err(Fault::ConnectRefused),
         Err(_) => Err(Fault::ConnectTimeout),
     }
+}
+
+/// Whether it was this machine that had nothing left for it: files, ports, memory.
+fn is_own_lack(error: &io::Error) -> bool {
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|error| lacks.contains(&error))
 }
 
 impl Connection {
@@ -142,10 +154,11 @@ impl Carrier for Connection {
             self.driver = None;
         }
     }
-    fn end(mut self, upstream: &Upstream) {
+
+    fn end(mut self, upstream: &Arc<Upstream>) {
         if self.is_alive() {
             self.age.rest(Instant::now());
-            upstream.connections.put(self);
+            upstream.keep(self);
         }
     }
 }

@@ -106,7 +106,7 @@ impl<S: Stream> Client<'_, S> {
         if head.reusable && clean {
             link.age.rest(Instant::now());
             if let Some(upstream) = record.upstream() {
-                upstream.links.put(link);
+                upstream.keep(link);
             }
         }
         Ok(head.last)
