@@ -1,9 +1,10 @@
 //! The examples run, end by themselves, and show what their first lines promise.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
 /// Beside the test's own executable: `target/PROFILE/examples`.
 fn binary(name: &str) -> PathBuf {
@@ -97,17 +98,22 @@ fn watched_events_come_in_order_and_are_the_same_when_read_again() {
 struct Router {
     process: Child,
     address: String,
+    /// What it said before it was ready.
+    said: Vec<String>,
 }
 
 impl Router {
     fn start(command: &mut Command) -> Self {
         let started = command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn();
         let mut process = started.expect("`cargo build --examples` has built it");
-        let mut ready = String::new();
-        let told = process.stdout.take().expect("piped");
-        BufReader::new(told).read_line(&mut ready).expect("a line");
-        let address = ready.trim().strip_prefix("ready ").expect("`ready ADDR`").to_owned();
-        Self { process, address }
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let mut line = || lines.next().expect("a line").expect("text");
+        let (mut said, mut last) = (Vec::new(), line());
+        while !last.starts_with("ready ") {
+            said.push(std::mem::replace(&mut last, line()));
+        }
+        let address = last["ready ".len()..].to_owned();
+        Self { process, address, said }
     }
 
     fn ask(&self, host: &str) -> String {
@@ -125,8 +131,8 @@ impl Router {
     }
 }
 
-#[test]
-fn the_router_alone_brings_requests_to_the_addresses_it_was_given() {
+/// An app that answers one request, and what came.
+fn app() -> (SocketAddr, JoinHandle<String>) {
     let app = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = app.local_addr().expect("its address");
     let serving = std::thread::spawn(move || {
@@ -139,6 +145,12 @@ fn the_router_alone_brings_requests_to_the_addresses_it_was_given() {
             .expect("it is taken");
         head
     });
+    (address, serving)
+}
+
+#[test]
+fn the_router_alone_brings_requests_to_the_addresses_it_was_given() {
+    let (address, serving) = app();
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("access.log");
     let router = Router::start(
@@ -191,6 +203,46 @@ fn head(stream: &mut BufReader<TcpStream>) -> String {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).is_ok_and(|read| read > 0) {}
     head
+}
+
+#[test]
+fn the_router_alone_speaks_https_by_its_own_authority_and_tells_prometheus() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "curl is missing");
+        return eprintln!("SKIPPED, it needs curl");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (address, serving) = app();
+    let router = Router::start(
+        Command::new(binary("proxy"))
+            .args(["--route", &format!("hello.test={address}"), "--metrics", "127.0.0.1:0", "--tls", "--ca"])
+            .arg(folder.path()),
+    );
+    let [ca, metrics] = router.said.as_slice() else { panic!("{:?}", router.said) };
+    let ca = ca.strip_prefix("ca ").expect("what to trust");
+    let metrics = metrics.strip_prefix("metrics ").expect("where to read");
+    let port = router.address.rsplit_once(':').expect("an address").1;
+    let curl = |arguments: &[&str]| {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "30", "--include"])
+            .args(arguments)
+            .output()
+            .expect("curl starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let (url, resolve) = (format!("https://hello.test:{port}/"), format!("hello.test:{port}:127.0.0.1"));
+    let answer = curl(&["--cacert", ca, "--resolve", &resolve, &url]);
+    let told = curl(&[metrics]);
+    router.stop();
+
+    assert!(answer.starts_with("HTTP/2 200") && answer.ends_with("ok"), "{answer}");
+    shows(&serving.join().expect("one request came").to_ascii_lowercase(), &["x-forwarded-proto: https"]);
+    shows(
+        &told,
+        &["HTTP/1.1 200 OK", "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"],
+    );
+    shows(&told, &["paas_router_requests_total{app=\"route-1\",class=\"2xx\"} 1\n", "# EOF\n"]);
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Socket {
         tokio::net::TcpListener::from_std(listener).map_err(failed)
     }
 
-    fn bind(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<Self> {
+    pub(crate) fn bind(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<Self> {
         let listener = TcpListener::bind(&address);
         Self::of(listener.map_err(|e| Error::from_io(format!("can't listen on {address:?}"), e))?)
     }

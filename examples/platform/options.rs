@@ -15,6 +15,8 @@ pub(crate) struct Options {
     /// Whom a public authority may write to.
     pub(crate) acme: Option<String>,
     pub(crate) git: Option<SocketAddr>,
+    /// Where Prometheus reads; it asks nobody who they are.
+    pub(crate) metrics: Option<SocketAddr>,
     /// Proxies before this platform's own.
     pub(crate) front: Front,
     pub(crate) domain: DomainName,
@@ -31,6 +33,7 @@ Usage: platform [OPTIONS]
   --https ADDR    the same over TLS                   [127.0.0.1:5443, or a free port]
   --acme EMAIL    certificates of Let's Encrypt for public names; needs --https to be reached on port 443
   --git ADDR      where git pushes arrive             [127.0.0.1:5081, or a free port]
+  --metrics ADDR  what Prometheus reads, at http://ADDR/metrics; for nobody else to reach
   --trust NETWORK a proxy before this one connects from there: what it says of clients' addresses and HTTPS is believed
   --proxy-protocol
                   such a proxy begins each connection with a PROXY header
@@ -48,6 +51,7 @@ impl Options {
             https: None,
             acme: None,
             git: None,
+            metrics: None,
             front: Front::default(),
             domain: DomainName::new("localhost").map_err(|e| e.to_string())?,
             demo: true,
@@ -63,6 +67,7 @@ impl Options {
                 "--acme" if cfg!(feature = "acme") => options.acme = Some(value()?),
                 "--acme" => return Err("this build has no ACME: add --features acme".to_owned()),
                 "--git" => options.git = Some(address(&arg, &value()?)?),
+                "--metrics" => options.metrics = Some(address(&arg, &value()?)?),
                 "--trust" => {
                     let network = value()?;
                     let wrong = |e| format!("{arg} {network}: {e}; write it as 10.0.0.0/8 or 10.0.0.5/32");

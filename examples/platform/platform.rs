@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use paas::run::handover::{Door, Predecessor};
 use paas::run::logs::{FileLogs, LogBounds};
-use paas::run::proxy::Proxy;
 use paas::run::proxy::tls::{Authority, Certificates};
+use paas::run::proxy::{Metrics, Proxy};
 use paas::{
     AppName, Cancel, CancelReason, Clock, DomainName, Engine, Error, ErrorCode, Result, Router, SteadyClock,
     SystemClock,
@@ -27,6 +27,7 @@ pub(crate) struct Site {
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
     pub(crate) git: SocketAddr,
+    pub(crate) metrics: Option<SocketAddr>,
     /// Whoever trusts this certificate trusts what `https` says.
     pub(crate) ca: PathBuf,
     pub(crate) domain: DomainName,
@@ -46,6 +47,8 @@ pub(crate) struct Platform {
     pub(crate) works: Option<Works>,
     pub(crate) door: Door,
     pub(crate) stop: Cancel,
+    /// Ends what Prometheus reads: of two processes one tells.
+    pub(crate) silence: Cancel,
     pub(crate) server: JoinHandle<()>,
     logs: Arc<FileLogs>,
     clock: Arc<dyn Clock>,
@@ -57,6 +60,7 @@ pub(crate) struct Sockets {
     pub(crate) http: Socket,
     pub(crate) https: Socket,
     pub(crate) git: Socket,
+    pub(crate) metrics: Option<Socket>,
 }
 
 impl Platform {
@@ -72,13 +76,18 @@ impl Platform {
             let http = Socket::open(options.http, last.http, 5080)?;
             let https = Socket::open(options.https, last.https, 5443)?;
             let git = Socket::open(options.git, last.git, 5081)?;
-            return Self::open(options, folder, Sockets { http, https, git }, None).await;
+            let metrics = options.metrics.map(Socket::bind).transpose()?;
+            return Self::open(options, folder, Sockets { http, https, git, metrics }, None).await;
         };
         eprintln!("-----> Taking over from process {}", before.pid());
         let https = match before.file("https") {
             Some(file) => Socket::inherit(file, options.https)?,
             // It is from before there was HTTPS.
             None => Socket::open(options.https, None, 5443)?,
+        };
+        let metrics = match before.file("metrics") {
+            Some(file) => Some(Socket::inherit(file, options.metrics)?),
+            None => options.metrics.map(Socket::bind).transpose()?,
         };
         let mut file = |name: &str| {
             let what = format!("the platform that runs has no {name} to hand over");
@@ -87,7 +96,7 @@ impl Platform {
         let folder = Folder::share(&options.data, file("lock")?)?;
         let http = Socket::inherit(file("http")?, options.http)?;
         let git = Socket::inherit(file("git")?, options.git)?;
-        Self::open(options, folder, Sockets { http, https, git }, Some(before)).await
+        Self::open(options, folder, Sockets { http, https, git, metrics }, Some(before)).await
     }
 
     async fn open(
@@ -96,7 +105,8 @@ impl Platform {
         sockets: Sockets,
         mut before: Option<Predecessor>,
     ) -> Result<Self> {
-        let Sockets { http, https, git } = &sockets;
+        let Sockets { http, https, git, metrics } = &sockets;
+        let metrics = metrics.as_ref().map(|socket| socket.address);
         let (http, https, git) = (http.address, https.address, git.address);
         let ports = [http, https, git].map(|address| Some(address.port()));
         folder.keep_ports(Ports { http: ports[0], https: ports[1], git: ports[2] })?;
@@ -104,7 +114,7 @@ impl Platform {
         let authority = Authority::open(&tls, Arc::new(SystemClock::new()))?;
         let (token, domain) = (folder.token()?, options.domain.clone());
         let ca = authority.certificate().to_owned();
-        let site = Site { folder: folder.path.clone(), token, http, https, git, ca, domain };
+        let site = Site { folder: folder.path.clone(), token, http, https, git, metrics, ca, domain };
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let logs = Arc::new(FileLogs::open(site.folder.join("logs"), LogBounds::default())?);
         let mut config = options.proxy();
@@ -129,14 +139,28 @@ impl Platform {
                 (router, works)
             }
         };
-        let stop = Cancel::new();
+        let (stop, silence) = (Cancel::new(), Cancel::new());
         let certificates =
             certificates::open(&works.engine, authority, options.acme.as_ref(), &works.orders).await?;
-        let server = serve(&proxy, &sockets, certificates, &stop)?;
+        let server = serve(&proxy, &sockets, certificates, [&stop, &silence])?;
         works.receive(sockets.git.serve()?);
         let door = Door::open(&site.folder)?;
         let works = Some(works);
-        Ok(Self { site, folder, sockets, proxy, router, before, works, door, stop, server, logs, clock })
+        Ok(Self {
+            site,
+            folder,
+            sockets,
+            proxy,
+            router,
+            before,
+            works,
+            door,
+            stop,
+            silence,
+            server,
+            logs,
+            clock,
+        })
     }
 
     /// Opens the works again after they were let go.
@@ -161,14 +185,18 @@ impl Platform {
 
     /// What a program that started us reads.
     pub(crate) fn ready(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut ready = serde_json::json!({
             "router": format!("http://{}", self.site.http),
             "https": format!("https://{}", self.site.https),
             "ca": self.site.ca,
             "git": format!("http://{}", self.site.git),
             "token": self.site.token,
             "domain": self.site.domain,
-        })
+        });
+        if let Some(at) = self.site.metrics {
+            ready["metrics"] = format!("http://{at}/metrics").into();
+        }
+        ready
     }
 
     /// Stops in order: no new pushes, the engine, what it runs, and then no new requests.
@@ -179,6 +207,7 @@ impl Platform {
         };
         drop(self.sockets);
         self.stop.cancel(CancelReason::Shutdown);
+        self.silence.cancel(CancelReason::Shutdown);
         let served = joined(self.server.await);
         stopped.and(served)
     }
@@ -194,13 +223,20 @@ fn serve(
     proxy: &Proxy,
     sockets: &Sockets,
     certificates: Arc<dyn Certificates>,
-    stop: &Cancel,
+    [stop, silence]: [&Cancel; 2],
 ) -> Result<JoinHandle<()>> {
-    let (proxy, stop) = (proxy.clone(), stop.clone());
+    let (proxy, stop, silence) = (proxy.clone(), stop.clone(), silence.clone());
     let (http, https) = (sockets.http.serve()?, sockets.https.serve()?);
+    let page = sockets.metrics.as_ref().map(Socket::serve).transpose()?;
     Ok(tokio::spawn(async move {
-        let ended =
-            tokio::join!(proxy.serve(http, stop.clone()), proxy.serve_tls(https, certificates, stop.clone()));
+        let metrics = async {
+            if let Some(page) = page {
+                Metrics::of([proxy.clone()]).serve(page, silence).await;
+            }
+        };
+        let (http, https) =
+            (proxy.serve(http, stop.clone()), proxy.serve_tls(https, certificates, stop.clone()));
+        let ended = tokio::join!(http, https, metrics);
         for error in [ended.0, ended.1].into_iter().filter_map(Result::err) {
             eprintln!(" !     The router ended: {error}");
         }

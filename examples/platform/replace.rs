@@ -31,8 +31,9 @@ impl Platform {
 
     async fn try_to(&mut self, mut successor: Successor) -> Result<Following> {
         let (lock, sockets) = (self.folder.lock.as_fd(), &self.sockets);
-        let Sockets { http, https, git } = sockets;
+        let Sockets { http, https, git, metrics } = sockets;
         let sockets = [("http", http), ("https", https), ("git", git)];
+        let sockets = sockets.into_iter().chain(metrics.as_ref().map(|socket| ("metrics", socket)));
         let sockets = sockets.map(|(name, socket)| (name, socket.listener.as_fd()));
         let files = [("lock", lock)].into_iter().chain(sockets);
         successor.entrust(files)?;
@@ -42,6 +43,7 @@ impl Platform {
         // Users are served all the time.
         successor.let_go(self.proxy.routes(), &self.router, OPENING).await?;
         self.proxy.leave();
+        self.silence.cancel(CancelReason::Shutdown);
         successor.follow(self.router.clone())
     }
 }

@@ -19,7 +19,7 @@
 //! | `tunnel`, `pipe`, `websocket` | after an upgrade: bytes both ways, and how a WebSocket is told that it ends |
 //! | `upstream`, `deadline` | a connection of hyper's that is driven by the request that uses it, and a timer for it |
 //! | `mux` | one of HTTP/2, which requests share |
-//! | `traffic` | counters per app, and what Prometheus reads |
+//! | `traffic`, `metrics` | counters per app, and the page that Prometheus reads |
 //! | `fault`, `page`, `dates`, `access` | Heroku's codes, what people see, and the line in the app's log |
 //!
 //! TLS fits around it, and whatever has a stream of bytes and a [`Client`] mounts [`Proxy::service`].
@@ -37,6 +37,7 @@ mod front;
 mod headers;
 mod ids;
 mod limit;
+mod metrics;
 mod mux;
 mod page;
 mod pipe;
@@ -82,6 +83,7 @@ pub use self::config::{ProxyConfig, TunnelDrain};
 use self::dates::Dates;
 pub use self::front::{Front, IpNet};
 use self::limit::{Buckets, Guests};
+pub use self::metrics::Metrics;
 use self::pools::Pools;
 use self::serve::Entry;
 use self::table::Table;
@@ -205,19 +207,6 @@ impl Proxy {
     /// An app's requests since this proxy began; `None` where it had none, or isn't there.
     pub fn traffic(&self, app: &AppName) -> Option<Traffic> {
         self.shared.table.app(app)?.traffic()
-    }
-
-    /// The requests of all apps as `OpenMetrics` text, for a page that Prometheus reads.
-    pub fn open_metrics(&self) -> String {
-        let mut apps: Vec<_> = self
-            .shared
-            .table
-            .all()
-            .iter()
-            .filter_map(|route| Some((route.app.clone(), route.traffic()?)))
-            .collect();
-        apps.sort_by(|(one, _), (other, _)| one.cmp(other));
-        traffic::open_metrics(&apps)
     }
 
     /// Routes as another proxy says they are, before anything else does.

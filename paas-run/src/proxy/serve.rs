@@ -23,7 +23,7 @@ use super::rewound::Rewound;
 use super::wire::Wire;
 
 /// The pause after an accept that failed for want of files or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many requests of one HTTP/2 connection are answered at a time.
 const STREAMS: u32 = 200;
@@ -173,7 +173,7 @@ impl Arrival {
 }
 
 /// The client went away between connecting and being accepted.
-fn is_of_one_connection(error: &io::Error) -> bool {
+pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

@@ -1,19 +1,14 @@
-//! What went through: per app, counted without a lock, to be read by people, by Prometheus and by whoever scales.
+//! What went through: per app, counted without a lock, to be read by people, by `metrics` and by whoever scales.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use paas_core::AppName;
 
 /// Each doubling of a time is cut into so many buckets: a time is known to an eighth.
 const PARTS: u64 = 8;
 /// From a microsecond to more than an hour.
 const BUCKETS: usize = 32 * 8;
-
-/// The bounds of the buckets that Prometheus is told, in milliseconds.
-const BOUNDS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 30_000];
 
 /// Counters of one app.
 #[derive(Debug)]
@@ -79,13 +74,13 @@ fn end(bucket: usize) -> u64 {
 pub struct Traffic {
     /// How many were answered with a status of 1xx (tunnels), 2xx, 3xx, 4xx and 5xx.
     pub classes: [u64; 5],
-    /// How many bytes their answers' bodies had.
+    /// How many bytes the bodies had that the app answered with.
     pub bytes: u64,
     /// How many are being answered now.
     pub in_flight: u64,
     /// How many wait now until the app takes them: it boots, is paused, or has as many as it takes.
     pub waiting: u64,
-    micros: u64,
+    pub(super) micros: u64,
     durations: Vec<u64>,
 }
 
@@ -116,7 +111,7 @@ impl Traffic {
     /// The time within which this share of the requests was answered, 0.95 for p95, from their heads to their last byte;
     /// up to an eighth too long. `None` where there were none.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
-        let all: u64 = self.durations.iter().sum();
+        let all = self.timed();
         #[allow(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -132,8 +127,30 @@ impl Traffic {
         found.map(|bucket| Duration::from_micros(end(bucket)))
     }
 
+    /// Both together: of proxies that serve the same apps.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let mut classes = self.classes;
+        for (class, other) in classes.iter_mut().zip(other.classes) {
+            *class += other;
+        }
+        Self {
+            classes,
+            bytes: self.bytes + other.bytes,
+            in_flight: self.in_flight + other.in_flight,
+            waiting: self.waiting + other.waiting,
+            micros: self.micros + other.micros,
+            durations: self.durations.iter().zip(&other.durations).map(|(one, other)| one + other).collect(),
+        }
+    }
+
+    /// How many there were by the time that they took, in all.
+    pub(super) fn timed(&self) -> u64 {
+        self.durations.iter().sum()
+    }
+
     /// How many took no longer than this.
-    fn within(&self, micros: u64) -> u64 {
+    pub(super) fn within(&self, micros: u64) -> u64 {
         self.durations
             .iter()
             .enumerate()
@@ -141,67 +158,6 @@ impl Traffic {
             .map(|(_, count)| count)
             .sum()
     }
-}
-
-/// `OpenMetrics` text, which Prometheus reads (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
-pub(super) fn open_metrics(apps: &[(AppName, Traffic)]) -> String {
-    let mut text = String::new();
-    let mut put = |arguments: std::fmt::Arguments<'_>| {
-        // Writing to a String can't fail.
-        let _ = text.write_fmt(arguments);
-    };
-    put(format_args!(
-        "# TYPE paas_router_requests counter\n# HELP paas_router_requests Requests by class of status.\n"
-    ));
-    for (app, traffic) in apps {
-        for (class, count) in (1..).zip(traffic.classes) {
-            put(format_args!("paas_router_requests_total{{app=\"{app}\",class=\"{class}xx\"}} {count}\n"));
-        }
-    }
-    put(format_args!(
-        "# TYPE paas_router_response_bytes counter\n# UNIT paas_router_response_bytes bytes\n\
-         # HELP paas_router_response_bytes Bytes of answers' bodies.\n"
-    ));
-    for (app, traffic) in apps {
-        put(format_args!("paas_router_response_bytes_total{{app=\"{app}\"}} {}\n", traffic.bytes));
-    }
-    put(format_args!(
-        "# TYPE paas_router_in_flight gauge\n# HELP paas_router_in_flight Requests being answered.\n"
-    ));
-    for (app, traffic) in apps {
-        put(format_args!("paas_router_in_flight{{app=\"{app}\"}} {}\n", traffic.in_flight));
-    }
-    put(format_args!(
-        "# TYPE paas_router_waiting gauge\n# HELP paas_router_waiting Requests held until the app takes them.\n"
-    ));
-    for (app, traffic) in apps {
-        put(format_args!("paas_router_waiting{{app=\"{app}\"}} {}\n", traffic.waiting));
-    }
-    put(format_args!(
-        "# TYPE paas_router_duration_seconds histogram\n# UNIT paas_router_duration_seconds seconds\n\
-         # HELP paas_router_duration_seconds From a request's head to its answer's last byte.\n"
-    ));
-    for (app, traffic) in apps {
-        for millis in BOUNDS {
-            let bound = format!("{}.{:03}", millis / 1000, millis % 1000);
-            let bound = bound.trim_end_matches('0');
-            let bound = if bound.ends_with('.') { format!("{bound}0") } else { bound.to_owned() };
-            put(format_args!(
-                "paas_router_duration_seconds_bucket{{app=\"{app}\",le=\"{bound}\"}} {}\n",
-                traffic.within(millis * 1000)
-            ));
-        }
-        let all: u64 = traffic.durations.iter().sum();
-        put(format_args!("paas_router_duration_seconds_bucket{{app=\"{app}\",le=\"+Inf\"}} {all}\n"));
-        put(format_args!("paas_router_duration_seconds_count{{app=\"{app}\"}} {all}\n"));
-        put(format_args!(
-            "paas_router_duration_seconds_sum{{app=\"{app}\"}} {}.{:06}\n",
-            traffic.micros / 1_000_000,
-            traffic.micros % 1_000_000
-        ));
-    }
-    put(format_args!("# EOF\n"));
-    text
 }
 
 #[cfg(test)]
@@ -239,5 +195,6 @@ mod tests {
         assert_eq!((later.requests(), later.classes), (1, [0, 0, 0, 0, 1]));
         near(later.quantile(0.5), 2000);
         assert_eq!(later.since(&later).quantile(0.5), None);
+        assert_eq!(first.with(&later), counters.read(0, 0));
     }
 }

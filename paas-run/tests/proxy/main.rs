@@ -11,6 +11,8 @@ mod framing;
 mod headers;
 mod http2;
 mod leave;
+mod metrics;
+mod python;
 mod settings;
 mod stream;
 mod support;

@@ -23,22 +23,3 @@ async fn each_request_is_counted_for_its_app_by_class_and_time() {
     let after = world.proxy.traffic(&hello()).expect("there were two");
     assert_eq!(after.since(&before).classes, [0, 0, 0, 0, 1]);
 }
-
-#[tokio::test]
-async fn prometheus_can_read_it() {
-    let world = World::serving(&[echo().await], |_| {}).await;
-    world.get("/").await;
-    world.logged("at=info").await;
-    let text = world.proxy.open_metrics();
-    for line in [
-        "# TYPE paas_router_requests counter",
-        "paas_router_requests_total{app=\"hello\",class=\"2xx\"} 1",
-        "paas_router_in_flight{app=\"hello\"} 0",
-        "paas_router_duration_seconds_bucket{app=\"hello\",le=\"+Inf\"} 1",
-        "paas_router_duration_seconds_bucket{app=\"hello\",le=\"30.0\"} 1",
-        "paas_router_duration_seconds_count{app=\"hello\"} 1",
-    ] {
-        assert!(text.lines().any(|known| known == line), "{line} is missing in {text}");
-    }
-    assert!(text.ends_with("# EOF\n"));
-}

@@ -48,6 +48,8 @@ pub(crate) struct Ready {
     router: String,
     https: String,
     git: String,
+    /// What Prometheus reads.
+    pub(crate) metrics: Option<String>,
     pub(crate) ca: PathBuf,
     pub(crate) token: String,
     domain: String,
