@@ -1,6 +1,7 @@
 //! One build: the request, its session, and its end, also where somebody stops it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -44,25 +45,23 @@ pub(super) async fn run(
     plan: Plan,
 ) -> Result<String> {
     let docker = &config.docker;
-    let session = if buildkit {
-        let offer = Offer { secrets: plan.secrets.clone(), registries: config.registries.clone() };
-        Some(Session::open(docker, offer).await?)
+    let (session, body, packing) = if buildkit {
+        let (secrets, registries) = (plan.secrets.clone(), config.registries.clone());
+        let offer = Offer { context: Arc::new(context), secrets, registries };
+        (Some(Session::open(docker, plan.app, offer).await?), nothing(), None)
     } else {
-        None
+        let (body, packing) = context.body();
+        (None, body, Some(AbortOnDropHandle::new(tokio::spawn(packing))))
     };
     let build = uuid::Uuid::new_v4().to_string();
     let path = format!("/build?{}", query(config, &plan, &build, session.as_ref())?);
     let logins = URL_SAFE.encode(logins(config)?);
-    let mut headers = vec![("content-type", "application/x-tar")];
-    if !buildkit {
-        headers.push(("x-registry-config", &logins));
-    }
-    let (body, packing) = context.body();
-    let packing = AbortOnDropHandle::new(tokio::spawn(packing));
+    let classic = [("content-type", "application/x-tar"), ("x-registry-config", &logins)];
+    let headers = if buildkit { &[] } else { &classic[..] };
     let mut steps = Steps::new(log.clone());
     let read = {
         let reading = async {
-            let mut lines = lines(docker.ask(DOING, &path, &headers, body).await?);
+            let mut lines = lines(docker.ask(DOING, &path, headers, body).await?);
             loop {
                 match tokio::time::timeout(MOMENT, lines.next()).await {
                     Ok(Some(line)) => steps.take(&line?),
@@ -87,10 +86,13 @@ pub(super) async fn run(
     };
     match read {
         Ok(read) => {
-            let packed = packing
-                .await
-                .map_err(|e| Error::new(ErrorCode::Internal, "packing panicked").with_source(e))?;
-            packed.and(read)?;
+            if let Some(packing) = packing {
+                let packed = packing.await;
+                let panicked = |e| Error::new(ErrorCode::Internal, "packing panicked").with_source(e);
+                packed.map_err(panicked)?.and(read)?;
+            } else {
+                read?;
+            }
             steps.done()
         }
         Err(Some(cancelled)) => Err(cancelled),
@@ -113,6 +115,8 @@ fn query(config: &DockerfileConfig, plan: &Plan, build: &str, session: Option<&S
     ];
     if let Some(session) = session {
         query.push(("version", "2".to_owned()));
+        // The context is asked for on the session.
+        query.push(("remote", "client-session".to_owned()));
         query.push(("session", session.id().to_owned()));
         query.push(("buildid", build.to_owned()));
         // An app's cache mounts are its own: another's could plant a package in them.

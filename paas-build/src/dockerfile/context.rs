@@ -1,5 +1,5 @@
-//! What a build may copy from: the checkout without what `.dockerignore` names, as a tar stream that is made while it
-//! is sent.
+//! What a build may copy from: the checkout without what `.dockerignore` names; for the classic builder as a tar stream
+//! that is made while it is sent.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -26,12 +26,12 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// A context to be sent.
 #[derive(Debug)]
 pub(super) struct BuildContext {
-    dir: PathBuf,
-    dockerfile: String,
+    pub(super) dir: PathBuf,
+    pub(super) dockerfile: String,
     ignored: Ignored,
-    /// The time of all files, in seconds since 1970. A file's time is nothing that a layer is found again by, but web
-    /// servers tell by it that a file has changed.
-    at: u64,
+    /// The time of all files. It is nothing that a layer is found again by, but web servers tell by it that a file has
+    /// changed.
+    pub(super) at: DateTime<Utc>,
     /// Lines of `.dockerignore` that are no patterns.
     pub(super) wrong: Vec<String>,
 }
@@ -46,7 +46,6 @@ impl BuildContext {
             None => read_small(dir, ".dockerignore", MAX_BYTES)?,
         };
         let (ignored, wrong) = Ignored::parse(&String::from_utf8_lossy(&text.unwrap_or_default()));
-        let at = u64::try_from(at.timestamp()).unwrap_or_default();
         Ok(Self { dir: dir.to_owned(), dockerfile: dockerfile.to_owned(), ignored, at, wrong })
     }
 
@@ -72,25 +71,51 @@ impl BuildContext {
     fn pack(&self, to: Sending) -> io::Result<()> {
         let mut tar = tar::Builder::new(BufWriter::with_capacity(CHUNK, to));
         tar.mode(HeaderMode::Deterministic);
-        self.folder(&mut tar, Path::new(""))?;
+        self.walk(true, &mut |entry| {
+            let Entry { path, kind } = entry;
+            match kind {
+                Kind::Folder => {
+                    tar.append_data(&mut self.header(EntryType::Directory, 0, kind.mode()), path, io::empty())
+                }
+                Kind::Link(to) => tar.append_link(&mut self.header(EntryType::Symlink, 0, 0o777), path, to),
+                Kind::File { size, .. } => {
+                    let file = fs::File::open(self.dir.join(&path))?;
+                    tar.append_data(&mut self.header(EntryType::Regular, size, kind.mode()), path, file)
+                }
+            }
+        })?;
         tar.into_inner()?.flush()
     }
 
-    fn folder(&self, tar: &mut tar::Builder<impl Write>, within: &Path) -> io::Result<()> {
+    /// What the context holds, each folder before what is in it and all in the order of their names; `recipe`: with the
+    /// Dockerfile, also where the app leaves it out of what it copies.
+    pub(super) fn walk(
+        &self,
+        recipe: bool,
+        visit: &mut dyn FnMut(Entry) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.folder(Path::new(""), recipe, visit)
+    }
+
+    fn folder(
+        &self,
+        within: &Path,
+        recipe: bool,
+        visit: &mut dyn FnMut(Entry) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut entries = fs::read_dir(self.dir.join(within))?.collect::<io::Result<Vec<_>>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = within.join(entry.file_name());
             let kind = entry.file_type()?;
-            // The daemon needs the Dockerfile, also where the app leaves it out of what it copies.
-            let leads_to_it = Path::new(&self.dockerfile).starts_with(&path);
-            let out = self.ignored.leaves_out(&path) && Path::new(&self.dockerfile) != path;
+            let leads_to_it = recipe && Path::new(&self.dockerfile).starts_with(&path);
+            let out = self.ignored.leaves_out(&path) && !(recipe && Path::new(&self.dockerfile) == path);
             if kind.is_dir() {
                 if !out {
-                    tar.append_data(&mut self.header(EntryType::Directory, 0, 0o755), &path, io::empty())?;
+                    visit(Entry { path: path.clone(), kind: Kind::Folder })?;
                 }
                 if !out || leads_to_it || !self.ignored.is_final() {
-                    self.folder(tar, &path)?;
+                    self.folder(&path, recipe, visit)?;
                 }
                 continue;
             }
@@ -99,12 +124,9 @@ impl BuildContext {
             }
             if kind.is_symlink() {
                 let to = fs::read_link(entry.path())?;
-                tar.append_link(&mut self.header(EntryType::Symlink, 0, 0o777), &path, to)?;
+                visit(Entry { path, kind: Kind::Link(to) })?;
             } else if kind.is_file() {
-                let file = fs::File::open(entry.path())?;
-                let meta = file.metadata()?;
-                let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-                tar.append_data(&mut self.header(EntryType::Regular, meta.len(), mode), &path, file)?;
+                visit(Entry { path, kind: Kind::file(&entry.metadata()?) })?;
             }
         }
         Ok(())
@@ -117,8 +139,42 @@ impl BuildContext {
         header.set_mode(mode);
         header.set_uid(0);
         header.set_gid(0);
-        header.set_mtime(self.at);
+        header.set_mtime(u64::try_from(self.at.timestamp()).unwrap_or_default());
         header
+    }
+}
+
+/// One thing of a context.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Where it is in the context.
+    pub(super) path: PathBuf,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Folder,
+    /// A symbolic link, and where it leads.
+    Link(PathBuf),
+    File {
+        executable: bool,
+        size: u64,
+    },
+}
+
+impl Kind {
+    pub(super) fn file(meta: &fs::Metadata) -> Self {
+        Self::File { executable: meta.permissions().mode() & 0o111 != 0, size: meta.len() }
+    }
+
+    /// Who may do what with it. Nothing else of a checkout's modes means anything.
+    pub(super) fn mode(&self) -> u32 {
+        match self {
+            Self::Link(_) => 0o777,
+            Self::Folder | Self::File { executable: true, .. } => 0o755,
+            Self::File { executable: false, .. } => 0o644,
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The `dockerfile` builder: an app's own `Dockerfile`, built by a Docker daemon.
 //!
 //! ```text
-//! checkout --.dockerignore--> context ──POST /build──> daemon ──progress──> steps -> the pusher's terminal
-//!                                                        │  ^
-//!     config vars, where a step mounts them <──/session──┘  └── layers and cache mounts of the app's own earlier builds
+//! checkout --.dockerignore--> context   POST /build ──> daemon ──progress──> steps -> the pusher's terminal
+//!                                │                       │  ^
+//!           its files, and config vars <────/session─────┘  └── layers and cache mounts of the app's own earlier builds
+//!           where a step mounts them
 //! ```
 //!
 //! With BuildKit, a config var reaches a step that says `RUN --mount=type=secret,id=NAME`, as the file
@@ -15,6 +16,7 @@ mod config;
 mod context;
 mod daemon;
 mod ignored;
+mod sending;
 mod session;
 mod steps;
 mod wire;

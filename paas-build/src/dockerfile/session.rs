@@ -1,19 +1,24 @@
-//! A build's session: the connection on which BuildKit asks for a secret when a step mounts it, and for a registry's
-//! password when a base image needs it. Neither is ever part of the build's request, of a layer or of the history.
+//! A build's session: the connection on which BuildKit asks for the files of the context, for a secret when a step mounts
+//! it, and for a registry's password when a base image needs it. The latter two are never part of the build's request, of
+//! a layer or of the history.
 //!
 //! ```text
-//! POST /session, Upgrade: h2c  ->  the daemon is the client now: gRPC over HTTP/2, one unary call a request
+//! POST /session, Upgrade: h2c  ->  the daemon is the client now: gRPC over HTTP/2, a call a request
 //! ```
+
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, server};
-use http::{HeaderMap, HeaderValue, Request, Response};
-use paas_core::{ConfigVars, Result};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use paas_core::{AppId, ConfigVars, Result};
 use paas_docker::{Docker, nothing};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::context::BuildContext;
 use super::daemon::DOING;
+use super::sending;
 use super::wire::{Value, fields, put};
 use crate::docker::registries::Registries;
 
@@ -23,14 +28,19 @@ const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 /// A request of these calls is a name; a longer one is none, in bytes.
 const REQUEST: usize = 64 * 1024;
 
+/// Where gRPC has an error's text.
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
 /// gRPC's codes.
 const NOT_FOUND: &str = "5";
 const INVALID: &str = "3";
 const UNIMPLEMENTED: &str = "12";
+const INTERNAL: &str = "13";
 
 /// What a build may ask for.
 #[derive(Debug, Clone)]
 pub(super) struct Offer {
+    pub(super) context: Arc<BuildContext>,
     /// By the names that `RUN --mount=type=secret,id=NAME` gives.
     pub(super) secrets: ConfigVars,
     pub(super) registries: Registries,
@@ -44,13 +54,16 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) async fn open(docker: &Docker, offer: Offer) -> Result<Self> {
-        let id = uuid::Uuid::new_v4().to_string();
+    pub(super) async fn open(docker: &Docker, app: AppId, offer: Offer) -> Result<Self> {
+        let (id, app) = (uuid::Uuid::new_v4().to_string(), app.to_string());
         let headers = [
             ("connection", "Upgrade"),
             ("upgrade", "h2c"),
             ("x-docker-expose-session-uuid", id.as_str()),
             ("x-docker-expose-session-name", "paas"),
+            // One copy of its files is kept for each app, and no other's is touched.
+            ("x-docker-expose-session-sharedkey", app.as_str()),
+            ("x-docker-expose-session-grpc-method", sending::METHOD),
             ("x-docker-expose-session-grpc-method", SECRET),
             ("x-docker-expose-session-grpc-method", CREDENTIALS),
         ];
@@ -100,7 +113,37 @@ async fn answer(
     mut respond: SendResponse<Bytes>,
     offer: &Offer,
 ) -> std::result::Result<(), h2::Error> {
-    let (head, mut body) = request.into_parts();
+    let (head, body) = request.into_parts();
+    let mut response = Response::new(());
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    let mut stream = respond.send_response(response, false)?;
+    let mut trailers = HeaderMap::new();
+    let status = if head.uri.path() == sending::METHOD {
+        match sending::send(&head.headers, body, &mut stream, Arc::clone(&offer.context)).await {
+            Ok(()) => "0",
+            Err(e) => {
+                tracing::debug!(error = %e, "a build's files can't be sent");
+                trailers.extend(printable(&e.to_string()).map(|text| (MESSAGE, text)));
+                INTERNAL
+            }
+        }
+    } else {
+        match reply(head.uri.path(), &whole(body).await?, offer) {
+            Ok(message) => {
+                let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+                let framed = [&[0][..], &length.to_be_bytes()[..], message.as_slice()].concat();
+                stream.send_data(framed.into(), false)?;
+                "0"
+            }
+            Err(code) => code,
+        }
+    };
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    stream.send_trailers(trailers)
+}
+
+/// A request that is one message.
+async fn whole(mut body: RecvStream) -> std::result::Result<BytesMut, h2::Error> {
     let mut asked = BytesMut::new();
     while let Some(part) = body.data().await {
         let part = part?;
@@ -109,23 +152,13 @@ async fn answer(
             asked.extend_from_slice(&part);
         }
     }
-    let reply = reply(head.uri.path(), &asked, offer);
-    let mut response = Response::new(());
-    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-    let mut stream = respond.send_response(response, false)?;
-    let mut trailers = HeaderMap::new();
-    match reply {
-        Ok(message) => {
-            let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-            let framed = [&[0][..], &length.to_be_bytes()[..], message.as_slice()].concat();
-            stream.send_data(framed.into(), false)?;
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        }
-        Err(code) => {
-            trailers.insert("grpc-status", HeaderValue::from_static(code));
-        }
-    }
-    stream.send_trailers(trailers)
+    Ok(asked)
+}
+
+/// An error's text as gRPC takes it.
+fn printable(text: &str) -> Option<HeaderValue> {
+    let plain = |c: char| if c == ' ' || (c.is_ascii_graphic() && c != '%') { c } else { '?' };
+    HeaderValue::from_str(&text.chars().map(plain).collect::<String>()).ok()
 }
 
 /// What is answered to a call: a message, or an error's code.
@@ -157,6 +190,11 @@ fn reply(method: &str, framed: &[u8], offer: &Offer) -> std::result::Result<Vec<
 mod tests {
     use super::*;
 
+    fn empty() -> Arc<BuildContext> {
+        let at = chrono::DateTime::UNIX_EPOCH;
+        Arc::new(BuildContext::of(std::path::Path::new("/nowhere"), "Dockerfile", at).unwrap())
+    }
+
     fn framed(name: &str) -> Vec<u8> {
         let mut message = Vec::new();
         put(&mut message, 1, name.as_bytes());
@@ -166,18 +204,18 @@ mod tests {
     #[test]
     fn a_step_gets_the_secret_that_it_names_and_no_other() {
         let secrets = ConfigVars::new().with("TOKEN", "hunter2").unwrap().with("OTHER", "x").unwrap();
-        let offer = Offer { secrets, registries: Registries::new() };
+        let offer = Offer { context: empty(), secrets, registries: Registries::new() };
         assert_eq!(reply(SECRET, &framed("TOKEN"), &offer).unwrap(), b"\x0a\x07hunter2");
         assert_eq!(reply(SECRET, &framed("token"), &offer), Err(NOT_FOUND));
         assert_eq!(reply(SECRET, b"\0\0\0\0\x09", &offer), Err(INVALID));
-        assert_eq!(reply("/moby.filesync.v1.FileSync/DiffCopy", &framed("x"), &offer), Err(UNIMPLEMENTED));
+        assert_eq!(reply("/moby.filesync.v1.FileSync/TarStream", &framed("x"), &offer), Err(UNIMPLEMENTED));
     }
 
     #[test]
     fn a_password_goes_to_its_registry_only() {
         let password = paas_core::ConfigValue::new("geheim").unwrap();
         let registries = Registries::new().login("registry.example.com:5000", "ci", password);
-        let offer = Offer { secrets: ConfigVars::new(), registries };
+        let offer = Offer { context: empty(), secrets: ConfigVars::new(), registries };
         let login = reply(CREDENTIALS, &framed("registry.example.com:5000"), &offer).unwrap();
         assert_eq!(login, b"\x0a\x02ci\x12\x06geheim");
         assert_eq!(reply(CREDENTIALS, &framed("registry.example.com"), &offer).unwrap(), b"");

@@ -8,6 +8,13 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    pub(super) fn number(self) -> u64 {
+        match self {
+            Self::Number(number) => number,
+            Self::Bytes(_) => 0,
+        }
+    }
+
     pub(super) fn bytes(self) -> &'a [u8] {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -43,16 +50,27 @@ pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
 /// Adds a field of bytes or text to a message.
 pub(super) fn put(message: &mut Vec<u8>, field: u8, content: &[u8]) {
     message.push(field << 3 | 2);
-    let mut length = content.len();
+    put_varint(message, content.len() as u64);
+    message.extend_from_slice(content);
+}
+
+/// Adds a field of a number to a message; zero is what is not there.
+pub(super) fn put_number(message: &mut Vec<u8>, field: u8, number: u64) {
+    if number != 0 {
+        message.push(field << 3);
+        put_varint(message, number);
+    }
+}
+
+fn put_varint(message: &mut Vec<u8>, mut number: u64) {
     loop {
-        let [low, ..] = length.to_le_bytes();
-        length >>= 7;
-        message.push(if length > 0 { low | 0x80 } else { low & 0x7f });
-        if length == 0 {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        message.push(if number > 0 { low | 0x80 } else { low & 0x7f });
+        if number == 0 {
             break;
         }
     }
-    message.extend_from_slice(content);
 }
 
 fn number(rest: &mut &[u8]) -> Option<u64> {
@@ -99,6 +117,14 @@ mod tests {
             put(&mut message, field, &content);
             let read: Vec<_> = fields(&message).collect();
             prop_assert_eq!(read, [(u64::from(field), Value::Bytes(&content))]);
+        }
+
+        #[test]
+        fn what_number_is_put_is_what_is_read(field in 1_u8..16, number in 1_u64..) {
+            let mut message = Vec::new();
+            put_number(&mut message, field, number);
+            let read: Vec<_> = fields(&message).collect();
+            prop_assert_eq!(read, [(u64::from(field), Value::Number(number))]);
         }
     }
 }
