@@ -2,22 +2,30 @@
 
 use std::time::Duration;
 
-use crate::harness::{Gate, Process, Pushing, Repo, Says, World, has, until};
+use crate::harness::{Gate, Ground, Pushing, Repo, Says, World, until};
 
 /// Interrupts a push at some moment, and sees that nothing is left of it and that it can be made again.
 #[track_caller]
-fn interrupted(app: &str, prepare: impl FnOnce(&Repo, &Gate), moment: impl FnOnce(&Pushing, &Gate)) {
-    let world = World::new();
+fn interrupted(
+    ground: &dyn Ground,
+    app: &str,
+    prepare: impl FnOnce(&Repo, &Gate) -> bool,
+    moment: impl FnOnce(&Pushing, &Gate),
+) {
+    let world = ground.world();
     let gate = Gate::new(Says::Hold);
     let repo = world.repo(app);
-    let good = repo.app("one").commit();
+    ground.app(&repo, "one");
+    let good = repo.commit();
     world.push(&repo, app).assert_accepted();
-    let (_, before) = world.serving(app);
-    let alone: Vec<_> = world.processes().iter().map(|process| process.identity).collect();
+    let (_, before) = ground.serving(app);
+    let alone = ground.runs(app);
     let users = world.probe(app);
 
-    repo.app("two");
-    prepare(&repo, &gate);
+    ground.app(&repo, "two");
+    if !prepare(&repo, &gate) {
+        return;
+    }
     let stopped = repo.commit();
     let pushing = world.start_push(&repo, app);
     moment(&pushing, &gate);
@@ -26,19 +34,17 @@ fn interrupted(app: &str, prepare: impl FnOnce(&Repo, &Gate), moment: impl FnOnc
     assert!(!push.accepted, "{}", push.said);
 
     let records = world.records();
-    until("the end of what was interrupted", || (records.open_workflows() == 0).then_some(()));
-    // The old app's children answer users.
-    let is_new = |p: &Process| !alone.contains(&p.identity) && p.parent != before.pid;
-    until("the end of its processes", || (!world.processes().iter().any(is_new)).then_some(()));
+    until("the end of what was interrupted", || (records.open_workflows_of(app) == 0).then_some(()));
+    until("the end of all that it started", || ground.runs(app).is_subset(&alone).then_some(()));
     assert_eq!(world.branch(app, "main"), Some(good), "the branch moved");
-    assert_eq!(world.serving(app), ("one".into(), before), "the old release was touched");
+    assert_eq!(ground.serving(app), ("one".into(), before), "the old release was touched");
     users.stop().assert_served_by(&["one"]);
 
     gate.says(Says::Open);
     let users = world.probe(app);
     world.push(&repo, app).assert_accepted();
     assert_eq!(world.branch(app, "main"), Some(stopped));
-    assert_eq!(world.serving(app).0, "two");
+    assert_eq!(ground.serving(app).0, "two");
     users.stop().assert_served_by(&["one", "two"]);
 }
 
@@ -46,18 +52,22 @@ fn asked(_: &Pushing, gate: &Gate) {
     gate.until_asked();
 }
 
+pub(crate) fn in_its_build(ground: &dyn Ground) {
+    interrupted(ground, "stops-building", |repo, gate| ground.build_asks(repo, gate), asked);
+}
+
+pub(crate) fn in_its_boot(ground: &dyn Ground) {
+    let prepare = |repo: &Repo, gate: &Gate| {
+        repo.write("boot.sh", format!("{}\n{}\n", ground.ask(gate), ground.serve()));
+        repo.write("Procfile", format!("web: exec {} boot.sh\n", ground.shell()));
+        true
+    };
+    interrupted(ground, "stops-booting", prepare, asked);
+}
+
 #[test]
 fn a_push_interrupted_in_its_build_is_taken_back() {
-    if !has("npm") {
-        return;
-    }
-    let prepare = |repo: &Repo, gate: &Gate| {
-        repo.write("build.sh", gate.shell()).write(
-            "package.json",
-            r#"{ "name": "web", "version": "1.0.0", "scripts": { "build": "bash build.sh" } }"#,
-        );
-    };
-    interrupted("stops-building", prepare, asked);
+    in_its_build(&World::new());
 }
 
 #[test]
@@ -65,17 +75,14 @@ fn a_push_interrupted_in_its_release_phase_is_taken_back() {
     let prepare = |repo: &Repo, gate: &Gate| {
         repo.write("migrate.sh", gate.shell());
         repo.write("Procfile", "web: exec perl server.pl\nrelease: bash migrate.sh\n");
+        true
     };
-    interrupted("stops-releasing", prepare, asked);
+    interrupted(&World::new(), "stops-releasing", prepare, asked);
 }
 
 #[test]
 fn a_push_interrupted_while_its_app_boots_is_taken_back() {
-    let prepare = |repo: &Repo, gate: &Gate| {
-        repo.write("boot.sh", format!("{}\nexec perl server.pl\n", gate.shell()));
-        repo.write("Procfile", "web: exec bash boot.sh\n");
-    };
-    interrupted("stops-booting", prepare, asked);
+    in_its_boot(&World::new());
 }
 
 #[test]
@@ -84,9 +91,11 @@ fn a_push_interrupted_while_its_worker_settles_is_taken_back() {
         gate.says(Says::Open);
         repo.write("app.json", r#"{ "healthchecks": { "worker": { "settle": "10s" } } }"#);
         repo.write("Procfile", "web: exec perl server.pl\nworker: echo at work; exec sleep 1000\n");
+        true
     };
     // The first push is stopped long before the worker has settled; the second takes its 10 seconds.
-    interrupted("stops-settling", prepare, |pushing, _| pushing.until_says("Launching"));
+    let launched = |pushing: &Pushing, _: &Gate| pushing.until_says("Launching");
+    interrupted(&World::new(), "stops-settling", prepare, launched);
 }
 
 #[test]

@@ -12,13 +12,13 @@ use paas::{
 };
 use tokio::time::Instant;
 
-use crate::harness::{Client, Dice, Identity, Process, Repo, World, rounds, until};
+use crate::harness::{Client, Dice, Ground, Instance, Repo, World, rounds, until};
 
 const APP: &str = "survivor";
 
 /// What is ordered in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Work {
+pub(crate) enum Work {
     Push,
     Rollback,
     Configure,
@@ -59,8 +59,10 @@ struct Ordered {
     after: State,
 }
 
-struct Game {
-    world: World,
+struct Game<G> {
+    ground: G,
+    /// What there is to order.
+    works: &'static [Work],
     client: Client,
     repo: Repo,
     dice: Dice,
@@ -74,28 +76,39 @@ fn app() -> AppName {
     APP.parse().unwrap()
 }
 
-impl Game {
-    fn new() -> Self {
+impl<G: Ground> Game<G> {
+    fn new(ground: G, works: &'static [Work]) -> Self {
         let dice = Dice::new();
-        let world = World::new();
-        let (client, repo) = (Client::open(&world.data), world.repo(APP));
-        Self { world, client, repo, dice, state: State::default(), releases: BTreeMap::new(), words: 0 }
+        let (client, repo) = (Client::open(&ground.world().data), ground.world().repo(APP));
+        let (state, releases) = Default::default();
+        Self { ground, works, client, repo, dice, state, releases, words: 0 }
+    }
+
+    fn world(&self) -> &World {
+        self.ground.world()
     }
 
     /// New code, committed.
     fn commit(&mut self) -> String {
         self.words += 1;
         let word = format!("r{}", self.words);
-        self.repo.app(&word);
-        let procfile = "release: sleep 0.05\nweb: exec perl server.pl\nworker: exec sleep 100000\n";
+        self.ground.app(&self.repo, &word);
+        let serve = self.ground.serve();
+        let procfile = format!("release: sleep 0.05\nweb: {serve}\nworker: exec sleep 100000\n");
         self.repo.write("Procfile", procfile);
-        let manifest = r#"{ "addons": ["postgres"], "healthchecks": { "worker": { "settle": "50ms" } } }"#;
+        let addons = if self.has_databases() { r#"["postgres"]"# } else { "[]" };
+        let checks = r#"{ "worker": { "settle": "50ms" } }"#;
+        let manifest = format!(r#"{{ "addons": {addons}, "healthchecks": {checks} }}"#);
         self.repo.write("app.json", manifest).commit();
         word
     }
 
+    fn has_databases(&self) -> bool {
+        self.works.contains(&Work::Provision)
+    }
+
     fn live(&self) -> Option<Version> {
-        self.world.records().app(APP)?.live.map(|live| live.version)
+        self.world().records().app(APP)?.live.map(|live| live.version)
     }
 
     fn addons(&self) -> BTreeMap<String, Addon> {
@@ -111,7 +124,10 @@ impl Game {
             Work::Rollback => self.releases.len() > 1,
             Work::Push | Work::Configure | Work::Scale | Work::Destroy => true,
         };
-        if self.state.word.is_none() { vec![Work::Push] } else { ALL.into_iter().filter(possible).collect() }
+        if self.state.word.is_none() {
+            return vec![Work::Push];
+        }
+        self.works.iter().copied().filter(possible).collect()
     }
 
     /// Orders anything but a push.
@@ -178,7 +194,7 @@ impl Game {
 
     fn wait_until_all_has_ended(&self, what: &str) {
         until(&format!("the end of all workflows; {what}"), || {
-            (self.world.records().open_workflows() == 0).then_some(())
+            (self.world().records().open_workflows() == 0).then_some(())
         });
     }
 
@@ -195,7 +211,7 @@ impl Game {
             if first {
                 let made = self.addons().into_iter().map(|(name, addon)| (name, addon.id));
                 self.state.databases = made.collect();
-                assert_eq!(self.state.databases.len(), 1, "{what}");
+                assert_eq!(self.state.databases.len(), usize::from(self.has_databases()), "{what}");
             }
         }
         self.check(what);
@@ -203,34 +219,33 @@ impl Game {
 
     fn check(&mut self, what: &str) {
         let Some(word) = self.state.word.clone() else {
-            let app = self.world.records().app(APP);
+            let app = self.world().records().app(APP);
             if app.is_none() {
                 self.releases.clear();
             }
-            until(&format!("no instance; {what}"), || self.world.programs().is_empty().then_some(()));
+            until(&format!("no instance; {what}"), || self.ground.instances().is_empty().then_some(()));
             return;
         };
         let wanted = (1..=self.state.web).map(|n| format!("web.{n}"));
         let wanted: Vec<_> = wanted.chain((1..=self.state.workers).map(|n| format!("worker.{n}"))).collect();
         let live = self.live().unwrap();
         let programs = until(&format!("{wanted:?}; {what}"), || {
-            let programs = self.world.programs();
-            let mut names: Vec<_> = programs.iter().filter_map(Process::instance).collect();
+            let programs = self.ground.instances();
+            let mut names: Vec<_> = programs.iter().map(|program| &program.name).collect();
             names.sort_unstable();
-            (names == wanted).then_some(programs)
+            names.into_iter().eq(&wanted).then_some(programs)
         });
         for program in &programs {
-            let version = format!("v{}", live.number());
-            assert_eq!(program.variable("HEROKU_RELEASE_VERSION"), Some(version.as_str()), "{what}");
+            assert_eq!(program.version, format!("v{}", live.number()), "{what}");
             assert_eq!(program.variable("COLOR"), self.state.color.as_deref(), "{what}");
         }
-        assert_eq!(self.world.serving(APP).0, word, "{what}");
+        assert_eq!(self.ground.serving(APP).0, word, "{what}");
         self.releases.insert(live, (word, self.state.color.clone()));
         // What is older may have lost its code.
         while self.releases.len() > 10 {
             self.releases.pop_first();
         }
-        self.world.records().releases(APP);
+        self.world().records().releases(APP);
 
         let addons = self.addons();
         let ids: BTreeMap<_, _> = addons.iter().map(|(name, addon)| (name.clone(), addon.id)).collect();
@@ -249,13 +264,9 @@ impl Game {
     }
 
     /// Which process is which instance of which release.
-    fn identities(&self) -> BTreeMap<(String, String), Identity> {
-        let programs = self.world.programs().into_iter();
-        let named = programs.filter_map(|program| {
-            let variable = |name| program.variable(name).map(str::to_owned);
-            Some(((variable("HEROKU_RELEASE_VERSION")?, variable("DYNO")?), program.identity))
-        });
-        named.collect()
+    fn identities(&self) -> BTreeMap<(String, String), String> {
+        let all = self.ground.instances().into_iter();
+        all.map(|Instance { version, name, identity, .. }| ((version, name), identity)).collect()
     }
 }
 
@@ -276,18 +287,24 @@ fn databases(client: &Client, url: &str) -> usize {
 
 #[test]
 fn whatever_is_under_way_when_the_platform_is_killed_is_carried_out_once() {
-    let rounds = rounds(35);
-    let mut game = Game::new();
+    let mut world = killed_at_any_moment(World::new(), &ALL, rounds(35));
+    world.stop();
+    until("the end of all processes", || world.processes().is_empty().then_some(()));
+}
+
+/// Plays this many rounds: something is ordered, the platform is killed while it is carried out, and started again.
+pub(crate) fn killed_at_any_moment<G: Ground>(ground: G, works: &'static [Work], rounds: u32) -> G {
+    let mut game = Game::new(ground, works);
     // Each kind once in peace: how long it usually takes.
     let mut usual = BTreeMap::new();
     let mut peaceful = vec![Work::Push];
-    peaceful.extend(ALL);
+    peaceful.extend(works);
     peaceful.push(Work::Push);
     for work in peaceful {
         let start = Instant::now();
         let ordered = if work == Work::Push {
             let ordered = game.pushed();
-            game.world.push(&game.repo, APP).assert_accepted();
+            game.world().push(&game.repo, APP).assert_accepted();
             ordered
         } else {
             game.order(work)
@@ -303,7 +320,7 @@ fn whatever_is_under_way_when_the_platform_is_killed_is_carried_out_once() {
         let possible = game.possible();
         let work = *game.dice.one_of(&possible);
         let what = format!("round {round}, {work:?}");
-        let users = game.state.word.is_some().then(|| game.world.probe(APP));
+        let users = game.state.word.is_some().then(|| game.world().probe(APP));
         let before = game.identities();
         let push = (work == Work::Push).then(|| game.pushed());
         let delay = game.dice.moment(usual[&work]);
@@ -314,7 +331,7 @@ fn whatever_is_under_way_when_the_platform_is_killed_is_carried_out_once() {
         }
         let start = Instant::now();
         let (ordered, push) = match push {
-            Some(ordered) => (ordered, Some(game.world.start_push(&game.repo, APP))),
+            Some(ordered) => (ordered, Some(game.world().start_push(&game.repo, APP))),
             None => (game.order(work), None),
         };
         std::thread::sleep(delay.saturating_sub(start.elapsed()));
@@ -324,10 +341,10 @@ fn whatever_is_under_way_when_the_platform_is_killed_is_carried_out_once() {
             users.look_away();
         }
         let start = Instant::now();
-        game.world.kill();
+        game.ground.world_mut().kill();
         let pushed = push.map(crate::harness::Pushing::end);
         let what = format!("{what}, killed after {delay:?}");
-        game.world.start();
+        game.ground.world_mut().start();
         down += start.elapsed();
         let (was, wanted) = (game.state.word.clone(), ordered.after.word.clone());
         if work != Work::Destroy
@@ -360,6 +377,5 @@ fn whatever_is_under_way_when_the_platform_is_killed_is_carried_out_once() {
          requests while the platform was up, 0 failed; a kill with the next start {:?}",
         down / rounds.max(1)
     );
-    game.world.stop();
-    until("the end of all processes", || game.world.processes().is_empty().then_some(()));
+    game.ground
 }

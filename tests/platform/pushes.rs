@@ -3,17 +3,21 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Pushing, World};
+use crate::harness::{Ground, Pushing, World};
 
 /// Two people push at the same time: one wins, the other is told before anything is built.
-fn two_at_once(world: &World, app: &str) {
+pub(crate) fn two_at_once(ground: &dyn Ground, app: &str) {
+    let world = ground.world();
     let first = world.repo("first");
-    let base = first.app("one").commit();
+    ground.app(&first, "one");
+    let base = first.commit();
     world.push(&first, app).assert_accepted();
     let users = world.probe(app);
     let second = first.copy(world.scratch().join("second"));
-    first.app("two").commit();
-    second.app("three").commit();
+    for (repo, word) in [(&first, "two"), (&second, "three")] {
+        ground.app(repo, word);
+        repo.commit();
+    }
 
     let both = [world.start_push(&first, app), world.start_push(&second, app)];
     let [a, b] = both.map(Pushing::end);
@@ -23,14 +27,15 @@ fn two_at_once(world: &World, app: &str) {
     loser.assert_refused(&[]);
     assert!(!loser.said.contains("Compressing"), "the second was built:\n{}", loser.said);
     assert_eq!(world.branch(app, "main"), Some(winner.head()));
-    assert_eq!(world.serving(app).0, word);
+    assert_eq!(ground.serving(app).0, word);
     let words: Vec<_> = world.records().releases(app).iter().map(|r| r.revision.id.clone()).collect();
     assert_eq!(words, [Some(base), Some(winner.head())], "the loser made a release");
 
     // Who lost does as told.
     late.run(&["fetch", "--quiet", &world.remote(app), "main"]);
     late.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
-    late.app("four").commit();
+    ground.app(late, "four");
+    late.commit();
     world.push(late, app).assert_accepted();
     users.stop().assert_served_by(&["one", word, "four"]);
 }

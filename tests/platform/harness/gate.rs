@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use super::until;
 
+const OR_END: &str = r#"[ "$word" = open ] || { echo "the registry says $word"; exit 1; }"#;
+
 /// What a gate answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Says {
@@ -33,8 +35,9 @@ struct State {
 
 impl Gate {
     pub(crate) fn new(says: Says) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        // Containers come in by their network's gateway.
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
         let (says, waiting) = (Mutex::new(says), Mutex::default());
         let state = Arc::new(State { says, waiting, over: AtomicBool::new(false) });
         let thread = std::thread::spawn({
@@ -66,11 +69,17 @@ impl Gate {
 
     /// Shell that ends with status 1, and says so, unless the gate is open.
     pub(crate) fn shell(&self) -> String {
-        format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{} && read -r word <&3; exec 3>&-; \
-             [ \"$word\" = open ] || {{ echo \"the registry says $word\"; exit 1; }}",
-            self.address.port()
-        )
+        let ask =
+            format!("exec 3<>/dev/tcp/127.0.0.1/{} && read -r word <&3; exec 3>&-", self.address.port());
+        format!("{ask}; {OR_END}")
+    }
+
+    /// As [`Gate::shell`], in a container that has busybox.
+    #[cfg(feature = "docker")]
+    pub(crate) fn shell_in_container(&self) -> String {
+        let port = self.address.port();
+        let gateway = "ip route | awk '/^default/ { print $3 }'";
+        format!("word=$(nc \"$({gateway})\" {port}); {OR_END}")
     }
 }
 

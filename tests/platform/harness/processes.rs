@@ -40,8 +40,12 @@ pub(crate) struct Process {
 impl Process {
     /// The value of a variable that it was started with.
     pub(crate) fn variable(&self, key: &str) -> Option<&str> {
-        let mut pairs = self.environ.split('\0').filter_map(|pair| pair.split_once('='));
-        pairs.find(|(k, _)| *k == key).map(|(_, value)| value)
+        self.variables().find(|(k, _)| *k == key).map(|(_, value)| value)
+    }
+
+    /// The variables that it was started with.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environ.split('\0').filter_map(|pair| pair.split_once('='))
     }
 
     /// The instance it is the program of, such as `web.1`.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use paas::store::{ListQuery, QueueState, SqliteStore, Table};
-use paas::{App, Release, ReleaseState, Store, SystemClock};
+use paas::{App, Release, ReleaseState, Store, Subject, SystemClock};
 use serde::de::DeserializeOwned;
 
 /// A reader of a data folder's store.
@@ -55,8 +55,16 @@ impl Records {
 
     /// How many workflows are not over.
     pub(crate) fn open_workflows(&self) -> usize {
-        let states = [QueueState::Queued, QueueState::Active, QueueState::Parked];
-        let query = ListQuery::all().states(states);
+        self.not_over(ListQuery::all())
+    }
+
+    /// How many of this app's are not over.
+    pub(crate) fn open_workflows_of(&self, app: &str) -> usize {
+        self.not_over(ListQuery::of(Subject::App(app.parse().unwrap()).to_string()))
+    }
+
+    fn not_over(&self, query: ListQuery) -> usize {
+        let query = query.states([QueueState::Queued, QueueState::Active, QueueState::Parked]);
         self.runtime.block_on(self.store.list(Table::Workflows, &query)).unwrap().len()
     }
 }

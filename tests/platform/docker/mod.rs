@@ -1,6 +1,8 @@
 //! The platform on Docker: the same promises, kept with images and containers.
 
-use std::collections::BTreeMap;
+mod hardships;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use paas::docker::bollard::query_parameters::{
@@ -11,7 +13,7 @@ use paas::docker::{Docker, label};
 use paas::{ConfigEdit, ConfigVars, RollbackOrder};
 use tokio::runtime::Runtime;
 
-use crate::harness::{Client, Repo, World, until};
+use crate::harness::{Client, Gate, Ground, Instance, Repo, World, until};
 
 /// A platform on a daemon for tests, and a look at that daemon.
 struct Case {
@@ -81,6 +83,73 @@ impl Case {
             let found = self.containers(app);
             (found.len() == processes).then_some(found)
         })
+    }
+}
+
+impl Ground for Case {
+    fn world(&self) -> &World {
+        &self.world
+    }
+
+    fn world_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+
+    fn app(&self, repo: &Repo, word: &str) {
+        let serve = "echo \"$(cat word) in=$(hostname)\" > index.html; echo $(cat word) listens\n\
+            exec httpd -f -p $PORT\n";
+        repo.write("Dockerfile", "FROM paas-test/busybox:1\nWORKDIR /www\nCOPY . .\n");
+        repo.write("serve.sh", serve).write("word", word);
+        repo.write("Procfile", format!("web: {}\n", self.serve()));
+    }
+
+    fn serve(&self) -> &'static str {
+        "exec sh serve.sh"
+    }
+
+    fn shell(&self) -> &'static str {
+        "sh"
+    }
+
+    fn ask(&self, gate: &Gate) -> String {
+        gate.shell_in_container()
+    }
+
+    fn build_asks(&self, repo: &Repo, gate: &Gate) -> bool {
+        let dockerfile = "FROM paas-test/busybox:1\nWORKDIR /www\nCOPY . .\nRUN sh build.sh\n";
+        repo.write("build.sh", gate.shell_in_container()).write("Dockerfile", dockerfile);
+        true
+    }
+
+    /// Who said it is the container.
+    fn serving(&self, app: &str) -> (String, String) {
+        let answer = self.world.get(app);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let container = answer.body.trim().rsplit_once("in=").expect("its container").1;
+        (answer.word().to_owned(), container.to_owned())
+    }
+
+    /// Every container that is meant to last, also one that has ended.
+    fn instances(&self) -> Vec<Instance> {
+        let filters = Some(self.docker.ours(&[(label::KIND, "instance")]));
+        let options = ListContainersOptions { all: true, filters, ..Default::default() };
+        self.runtime.block_on(async {
+            let client = self.docker.client();
+            let mut all = Vec::new();
+            for found in client.list_containers(Some(options)).await.unwrap() {
+                let id = found.id.unwrap();
+                // One that goes meanwhile is none.
+                let Ok(found) = client.inspect_container(&id, None).await else { continue };
+                let env = found.config.and_then(|config| config.env).unwrap_or_default().into_iter();
+                let env = env.filter_map(|pair| pair.split_once('=').map(|(k, v)| (k.into(), v.into())));
+                all.extend(Instance::new(id, env.collect()));
+            }
+            all
+        })
+    }
+
+    fn runs(&self, app: &str) -> BTreeSet<String> {
+        self.containers(app).into_keys().collect()
     }
 }
 
