@@ -28,6 +28,9 @@ const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 /// A request of these calls is a name; a longer one is none, in bytes.
 const REQUEST: usize = 64 * 1024;
 
+/// The daemon asks for each file in a frame of its own, for thousands at once. That may take so much memory, in bytes.
+const ASKING: usize = 16 << 20;
+
 /// Where gRPC has an error's text.
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -88,7 +91,7 @@ async fn serve<T>(io: T, offer: &Offer) -> std::result::Result<(), h2::Error>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let mut calls = server::handshake(io).await?;
+    let mut calls = server::Builder::new().data_frame_budget(ASKING).handshake(io).await?;
     let mut answering = tokio::task::JoinSet::new();
     loop {
         tokio::select! {

@@ -1,5 +1,7 @@
 //! What a build makes, shows and leaves.
 
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::time::Duration;
 
@@ -116,6 +118,49 @@ async fn what_dockerignore_names_is_not_in_the_image() {
     assert_eq!(world.file(&artifact, "app/a.log").await, None);
     assert_eq!(world.file(&artifact, "app/secrets/key").await, None);
     assert!(world.log().await.contains(" !     .dockerignore: \"[bad\" is no pattern"));
+}
+
+#[tokio::test]
+async fn what_is_copied_is_the_apps_folder_as_it_is_now_whoever_builds() {
+    let Some(world) = World::new().await else { return };
+    let classic = world.another(paas_build::DockerfileConfig::classic).await;
+    let step = "RUN cd /app && find . | sort > /tree && find . -type f | sort | xargs sha256sum >> /tree && \
+        find . | sort | xargs stat -c '%a %N' >> /tree";
+    let dockerfile = format!("{FROM}COPY . /app\n{step}\nCMD [\"true\"]\n");
+    let files = [("Dockerfile", &*dockerfile), (".dockerignore", "vendor\n!vendor/kept/*\n")];
+    let apps = [world.app(&files), classic.app(&files)];
+    for app in &apps {
+        for n in 0..300 {
+            app.write(&format!("src/{}/file-{n}", n % 7), &format!("content {n}"));
+        }
+        for (path, text) in [("a", "x"), ("c/x", "x"), ("c-d/x", "x"), ("c.e", ""), ("vendor/kept/y", "y")] {
+            app.write(path, text);
+        }
+        app.write("vendor/z", "z");
+        app.write("large", &"0123456789abcdef".repeat(200_000));
+        app.write("run.sh", "true");
+        fs::set_permissions(app.path("run.sh"), fs::Permissions::from_mode(0o700)).unwrap();
+        symlink("../src", app.path("vendor/kept/link")).unwrap();
+    }
+    let trees = async || {
+        let [one, two] = [apps[0].build().await.unwrap(), apps[1].build().await.unwrap()];
+        [world.file(&one, "tree").await.unwrap(), classic.file(&two, "tree").await.unwrap()]
+    };
+    let [one, two] = trees().await;
+    assert_eq!(one, two);
+    for there in ["./vendor/kept/y", "./vendor/kept/link", "./src/6/file-6", "755 ./run.sh"] {
+        assert!(one.contains(there), "{there}: {one}");
+    }
+    assert!(!one.contains("vendor/z"), "{one}");
+
+    // As large as before, and of the same second.
+    for app in &apps {
+        app.write("src/3/file-3", "CONTENT 3");
+        fs::remove_file(app.path("a")).unwrap();
+    }
+    let [next, two] = trees().await;
+    assert_eq!(next, two);
+    assert_ne!(next, one, "what changed is another image");
 }
 
 #[tokio::test]

@@ -111,6 +111,10 @@ pub(crate) struct App<'a> {
 }
 
 impl App<'_> {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.tree.join(path)
+    }
+
     pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.tree.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
