@@ -197,7 +197,8 @@ async fn connection(shared: Arc<Shared>, stream: impl Stream, peer: Arc<Peer>, s
     let serving = async {
         if let Some(Rest { stream, input }) = plain::serve(&shared, stream, &peer, &gently).await {
             let is_http2 = input.starts_with(PREFACE);
-            let wire = Wire::new(Rewound::new(stream, input), Arc::clone(&peer), shared.config.idle);
+            let stream = Rewound::new(stream, input);
+            let wire = Wire::new(stream, Arc::clone(&peer), !is_http2, shared.config.idle);
             if is_http2 {
                 with_http2(&shared, wire, &peer, &gently).await;
             } else {
@@ -256,7 +257,8 @@ async fn with_http2(
         .keep_alive_interval(shared.config.idle)
         .max_send_buf_size(shared.config.buffer());
     let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
-    let service = service_fn(move |request| Arc::clone(&shared).answer(Arc::clone(&peer), request));
+    // In a box: hyper moves it to a task of its own, and it is large.
+    let service = service_fn(move |request| Box::pin(Arc::clone(&shared).answer(Arc::clone(&peer), request)));
     let serving = server.serve_connection(TokioIo::new(wire), service);
     drive(serving, gently, http2::Connection::graceful_shutdown).await;
 }

@@ -74,6 +74,8 @@ fn is_length(line: &[u8]) -> bool {
 pub(super) struct Wire<S> {
     stream: S,
     peer: Arc<Peer>,
+    /// HTTP/2 has no heads that could be read in two ways.
+    has_heads: bool,
     idle: Duration,
     /// Set while a write waits for the client to read.
     waiting: bool,
@@ -81,8 +83,8 @@ pub(super) struct Wire<S> {
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(stream: S, peer: Arc<Peer>, idle: Duration) -> Self {
-        Self { stream, peer, idle, waiting: false, deadline: None }
+    pub(super) fn new(stream: S, peer: Arc<Peer>, has_heads: bool, idle: Duration) -> Self {
+        Self { stream, peer, has_heads, idle, waiting: false, deadline: None }
     }
 
     /// A write that waits for too long fails.
@@ -112,7 +114,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if result.is_ready() {
+        if result.is_ready() && self.has_heads {
             self.peer.heads.remember(&buffer.filled()[before..]);
         }
         result
