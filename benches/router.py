@@ -193,15 +193,26 @@ def running(command, core, address):
             process.wait()
 
 
-def cpu(pid):
-    """What a process and its children have used, in seconds."""
-    pids, ticks = [pid], 0
+def stat(pid):
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+
+
+def children(pid):
+    """A process' children and theirs."""
+    found = [pid]
     for entry in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         with contextlib.suppress(OSError):
-            stat = pathlib.Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
-            if int(stat[1]) in pids or entry == pid:
-                pids.append(entry)
-                ticks += int(stat[11]) + int(stat[12])
+            if int(stat(entry)[1]) in found:
+                found.append(entry)
+    return found[1:]
+
+
+def cpu(pid):
+    """What a process and its children have used, in seconds."""
+    ticks = 0
+    for one in (pid, *children(pid)):
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, stat(one)[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -290,4 +301,5 @@ def table(rows, base):
         print(f"| {name} | {rate:.0f} | {each:.1f} | {p99:.2f} | {ratio(0)} | {ratio(2)} |")
 
 
-main()
+if __name__ == "__main__":
+    main()

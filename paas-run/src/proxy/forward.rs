@@ -232,8 +232,8 @@ impl Shared {
                 let app_side = hyper::upgrade::on(&mut response);
                 let is_websocket = headers::is_websocket(response.headers());
                 let ends = tunnel::Ends { client_side, app_side, connection, is_websocket };
-                let (config, peer) = (self.config.clone(), Arc::clone(peer));
-                peer.tunnels.clone().spawn(tunnel::run(ends, record, peer, config));
+                let (shared, peer) = (Arc::clone(self), Arc::clone(peer));
+                peer.tunnels.clone().spawn(tunnel::run(ends, record, peer, shared));
                 Ok(response.map(|_| ProxyBody::page(Bytes::new())))
             }
             (_, carried) => {

@@ -151,13 +151,13 @@ impl Arrival {
             #[cfg(feature = "tls")]
             Entry::Tls(handshakes) => {
                 let stream = tokio::select! {
-                    stream = handshakes.shake(stream) => stream,
+                    stream = Box::pin(handshakes.shake(stream)) => stream,
                     () = self.stops.gently.cancelled() => None,
                 };
                 if let Some(stream) = stream {
                     let host = stream.get_ref().1.server_name().unwrap_or_default();
                     let peer = peer.made_for(handshakes.clone(), host);
-                    connection(self.shared, stream, Arc::new(peer), self.stops).await;
+                    Box::pin(connection(self.shared, stream, Arc::new(peer), self.stops)).await;
                 }
             }
         }
@@ -197,12 +197,13 @@ async fn connection(shared: Arc<Shared>, stream: impl Stream, peer: Arc<Peer>, s
     let serving = async {
         if let Some(Rest { stream, input }) = plain::serve(&shared, stream, &peer, &gently).await {
             let is_http2 = input.starts_with(PREFACE);
-            let stream = Rewound::new(stream, input);
-            let wire = Wire::new(stream, Arc::clone(&peer), !is_http2, shared.config.idle);
+            let wire = Wire::new(Rewound::new(stream, input), Arc::clone(&peer), shared.config.idle);
+            // In boxes: most connections need neither, and would have room for both.
             if is_http2 {
-                with_http2(&shared, wire, &peer, &gently).await;
+                peer.heads.forget();
+                Box::pin(with_http2(&shared, wire, &peer, &gently)).await;
             } else {
-                with_http1(&shared, wire, &peer, &gently).await;
+                Box::pin(with_http1(&shared, wire, &peer, &gently)).await;
             }
         }
     };

@@ -16,12 +16,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::access::Record;
 use super::client::Peer;
-use super::config::ProxyConfig;
 use super::fault::Fault;
 use super::pipe::Pipe;
 use super::reach::Carrier as _;
 use super::upstream::Connection;
-use super::websocket;
+use super::{Shared, websocket};
 
 /// How long a client that was told that we go away may take to say that it heard it.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
@@ -34,22 +33,29 @@ pub(super) struct Ends {
     pub(super) is_websocket: bool,
 }
 
-/// Runs a tunnel. The record keeps the backend claimed, so a drain sees it.
-pub(super) async fn run(mut ends: Ends, mut record: Box<Record>, peer: Arc<Peer>, config: ProxyConfig) {
-    // The client's side comes free once the 101 was written to it.
-    let opened = timeout(config.first_byte, async {
+impl Ends {
+    /// Both, once HTTP lets go of them; nothing else of it stays.
+    async fn open(mut self) -> hyper::Result<(Upgraded, Upgraded)> {
         let app = poll_fn(|cx| {
-            ends.connection.drive(cx);
-            Pin::new(&mut ends.app_side).poll(cx)
+            self.connection.drive(cx);
+            Pin::new(&mut self.app_side).poll(cx)
         });
-        tokio::try_join!(app, ends.client_side)
-    });
-    let Ok(Ok((app, client))) = opened.await else {
+        // The client's side comes free once the 101 was written to it.
+        tokio::try_join!(app, self.client_side)
+    }
+}
+
+/// Runs a tunnel. The record keeps the backend claimed, so a drain sees it.
+pub(super) async fn run(ends: Ends, mut record: Box<Record>, peer: Arc<Peer>, shared: Arc<Shared>) {
+    let config = &shared.config;
+    let is_websocket = ends.is_websocket;
+    let Ok(Ok((app, client))) = timeout(config.first_byte, ends.open()).await else {
         record.fail(Fault::ClientGone);
         return;
     };
+    peer.heads.forget();
     let moved = Moved { began: Instant::now(), at: AtomicU64::new(0) };
-    let mut tunnel = Tunnel::new(client, app, ends.is_websocket);
+    let mut tunnel = Tunnel::new(client, app, is_websocket);
     let removed = record.upstream().map(|upstream| upstream.close_tunnels.clone()).unwrap_or_default();
     let fault = tokio::select! {
         // However it ends: one side has closed it, as tunnels are.

@@ -19,12 +19,24 @@ const KEEP: usize = 32 * 1024;
 ///
 /// hyper resolves lengths that contradict each other in the safe way and forgets that they did. Whoever sends such a
 /// request is trying to be read differently by the next server, so it must be refused, which takes the bytes.
-#[derive(Debug, Default)]
-pub(super) struct Heads(Mutex<Vec<u8>>);
+#[derive(Debug)]
+pub(super) struct Heads(Mutex<Option<Vec<u8>>>);
+
+impl Default for Heads {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
 
 impl Heads {
+    /// What comes from now on is a tunnel's, or HTTP/2: it has no heads that could be read in two ways.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn remember(&self, bytes: &[u8]) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = kept.as_mut() else { return };
         if kept.len() + bytes.len() > KEEP {
             kept.clear();
             kept.shrink_to(KEEP);
@@ -35,6 +47,7 @@ impl Heads {
     /// Says what two servers could read differently in the newest head with this method and path.
     pub(super) fn check(&self, method: &str, path: &str) -> Result<(), &'static str> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = kept.as_deref() else { return Ok(()) };
         let (mut lengths, mut bare) = (0, false);
         let mut inside = false;
         for line in kept.split(|byte| *byte == b'\n') {
@@ -74,8 +87,6 @@ fn is_length(line: &[u8]) -> bool {
 pub(super) struct Wire<S> {
     stream: S,
     peer: Arc<Peer>,
-    /// HTTP/2 has no heads that could be read in two ways.
-    has_heads: bool,
     idle: Duration,
     /// Set while a write waits for the client to read.
     waiting: bool,
@@ -83,8 +94,8 @@ pub(super) struct Wire<S> {
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(stream: S, peer: Arc<Peer>, has_heads: bool, idle: Duration) -> Self {
-        Self { stream, peer, has_heads, idle, waiting: false, deadline: None }
+    pub(super) fn new(stream: S, peer: Arc<Peer>, idle: Duration) -> Self {
+        Self { stream, peer, idle, waiting: false, deadline: None }
     }
 
     /// A write that waits for too long fails.
@@ -114,7 +125,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if result.is_ready() && self.has_heads {
+        if result.is_ready() {
             self.peer.heads.remember(&buffer.filled()[before..]);
         }
         result
