@@ -76,6 +76,70 @@ async fn large_bodies_pass_whole_both_ways() {
     assert!(answer.whole && answer.body.ends_with(&body));
 }
 
+/// Bytes of which no two neighbours are alike, nor two blocks.
+fn pattern(length: u64) -> Vec<u8> {
+    (0..length).map(|at| (at ^ (at >> 8) ^ (at >> 16)).to_le_bytes()[0]).collect()
+}
+
+/// Answers each request with so much of the pattern as its path says.
+async fn large() -> std::net::SocketAddr {
+    origin(|mut conn, number| async move {
+        while let Some(head) = conn.head().await {
+            let length = head.split(['/', ' ']).nth(2).and_then(|path| path.parse().ok()).unwrap_or(0);
+            let head =
+                format!("HTTP/1.1 200 OK\r\nConnection-Number: {number}\r\nContent-Length: {length}\r\n\r\n");
+            conn.send(head).await;
+            conn.send(pattern(length)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn large_answers_pass_whole_one_after_another_and_keep_both_connections() {
+    let world = World::serving(&[large().await], |_| {}).await;
+    let mut conn = world.connect().await;
+    for length in [5_000_000, 65_536, 65_537, 3, 1_048_576, 300_000] {
+        conn.send(format!("GET /{length} HTTP/1.1\r\nHost: hello.test\r\n\r\n")).await;
+        let answer = conn.answer().await.unwrap();
+        assert!(answer.whole && answer.body == pattern(length), "{length} bytes came otherwise");
+        assert_eq!(answer.header("connection-number"), Some("0"), "the app's connection was kept");
+        assert_eq!(field(&world.logged(&format!("path=\"/{length}\"")).await, "bytes"), length.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_large_answer_waits_for_a_client_that_reads_slowly() {
+    const LENGTH: u64 = 20_000_000;
+    let world = World::serving(&[large().await], |_| {}).await;
+    let mut conn = world.connect().await;
+    conn.send(format!("GET /{LENGTH} HTTP/1.1\r\nHost: hello.test\r\n\r\n")).await;
+    conn.head().await.unwrap();
+    let mut came = Vec::new();
+    while came.len() < 20_000_000 {
+        // So that everything on the way is full before more is taken.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        came.extend(conn.exactly(1_000_000).await.0);
+    }
+    assert!(came == pattern(LENGTH), "something came otherwise");
+}
+
+#[tokio::test]
+async fn a_large_answer_that_is_cut_short_is_cut_for_its_client_too() {
+    let dying = origin(|mut conn, _| async move {
+        conn.head().await;
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n").await;
+        conn.send(pattern(1_000_000)).await;
+    })
+    .await;
+    let world = World::serving(&[dying], |_| {}).await;
+    let mut conn = world.connect().await;
+    conn.send("GET / HTTP/1.1\r\nHost: hello.test\r\n\r\n").await;
+    conn.head().await.unwrap();
+    assert!(conn.rest().await == pattern(1_000_000), "what the app sent came otherwise");
+    assert_eq!(field(&world.logged("code=H18").await, "bytes"), "1000000");
+}
+
 #[tokio::test]
 async fn trailers_pass() {
     let world = World::serving(

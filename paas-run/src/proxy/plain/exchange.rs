@@ -1,5 +1,6 @@
 //! One plain request's way to the app, and its answer's way back.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::io::Write as _;
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use std::task::{Context, Poll};
 
 use http::HeaderValue;
 use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,7 @@ use super::link::Link;
 use super::request::Plain;
 use super::response::{self, Head, Seen};
 use super::scratch::Buffers;
+use super::splice::{LARGE, Splice};
 use crate::proxy::access::Record;
 use crate::proxy::client::Peer;
 use crate::proxy::deadline::Deadline;
@@ -226,6 +229,11 @@ impl<S: Stream> Client<'_, S> {
             if framing.is_done() {
                 return Ok(from + bytes == input.len());
             }
+            if let Framing::Length(left @ LARGE..) = framing
+                && self.splice(link, left, record).await?
+            {
+                return Ok(true);
+            }
             input.clear();
             from = 0;
             if !self.more(link, input).await? {
@@ -236,6 +244,48 @@ impl<S: Stream> Client<'_, S> {
                 return Ok(false);
             }
         }
+    }
+
+    /// Passes on the rest of the answer, so many bytes, without looking at it; false where that can't be done.
+    async fn splice(&mut self, link: &Link, mut left: u64, record: &mut Record) -> Result<bool, Fault> {
+        if self.socket().is_none() {
+            return Ok(false);
+        }
+        let Some(mut splice) = Splice::new() else { return Ok(false) };
+        while left > 0 {
+            self.deadline.set(Instant::now() + self.shared.config.idle);
+            let filled = poll_fn(|cx| {
+                match splice.poll_fill(cx, &link.stream, left) {
+                    Poll::Ready(Ok(bytes)) if bytes > 0 => return Poll::Ready(Ok(bytes)),
+                    Poll::Ready(_) => return Poll::Ready(Err(Fault::ResponseInterrupted)),
+                    Poll::Pending => {}
+                }
+                if self.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Err(Fault::ClientGone));
+                }
+                self.deadline.poll(cx).map(|()| Err(Fault::IdleBackend))
+            });
+            left -= filled.await? as u64;
+            let mut waits = false;
+            while !splice.is_empty() {
+                let drained = poll_fn(|cx| {
+                    let Some(socket) = self.socket() else { return Poll::Ready(Err(Fault::ClientGone)) };
+                    match splice.poll_drain(cx, socket) {
+                        Poll::Ready(Ok(bytes)) if bytes > 0 => Poll::Ready(Ok(bytes)),
+                        Poll::Ready(_) => Poll::Ready(Err(Fault::ClientGone)),
+                        Poll::Pending => self.poll_stalled(cx, &mut waits).map_ok(|()| 0),
+                    }
+                });
+                record.bytes += drained.await? as u64;
+                waits = false;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The client's socket, where bytes reach it as they are.
+    fn socket(&self) -> Option<&TcpStream> {
+        (&self.stream as &dyn Any).downcast_ref()
     }
 
     /// The next bytes from the app; `false` at their end.

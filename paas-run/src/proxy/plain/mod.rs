@@ -14,6 +14,7 @@
 //! | `request`, `response`, `field` | heads: what they mean, and what the other side gets |
 //! | `body` | where an answer ends |
 //! | `exchange` | one request's way to the app and its answer's way back |
+//! | `splice` | large answers, which needn't be seen |
 //! | `link`, `scratch` | connections to apps, and buffers |
 
 mod body;
@@ -23,6 +24,7 @@ mod link;
 mod request;
 mod response;
 mod scratch;
+mod splice;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
