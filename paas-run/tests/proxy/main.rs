@@ -5,6 +5,7 @@ const SHORT_WAY: bool = true;
 
 #[cfg(feature = "acme")]
 mod acme;
+mod autobahn;
 mod codes;
 mod conformance;
 mod framing;
