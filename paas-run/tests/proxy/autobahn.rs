@@ -1,39 +1,11 @@
 //! Autobahn's cases of WebSocket, against a server of others' making and through the proxy.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Stdio};
 
 use paas_core::Router as _;
 
 use crate::python::{Python, said};
 use crate::support::{World, hello};
-
-/// A server that sends back what it gets.
-struct Origin {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Origin {
-    fn start(python: &Python) -> Self {
-        let mut process =
-            python.script("echo_websocket.py").stdout(Stdio::piped()).spawn().expect("Python starts");
-        let mut port = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut port).expect("a line");
-        let address = ([127, 0, 0, 1], port.trim().parse().expect("its port")).into();
-        Self { process, address }
-    }
-}
-
-impl Drop for Origin {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.process.kill();
-        self.process.wait().expect("it ends");
-    }
-}
 
 /// How the cases end that a glob names, by their ids: passed or not, and why.
 async fn run(
@@ -68,7 +40,7 @@ async fn failing(python: &Python, port: u16, excluded: Option<&str>) -> (usize, 
 /// How many cases there are, and which of them fail with and without the proxy.
 async fn compare(excluded: Option<&str>) -> Option<(usize, Vec<String>)> {
     let python = Python::with_packages()?;
-    let origin = Origin::start(&python);
+    let origin = python.serve("echo_websocket.py");
     let world = World::serving(&[origin.address], |_| {}).await;
     let mut routes = world.proxy.observe(&hello()).await.expect("observed").expect("there are routes");
     (routes.generation, routes.domains) = (2, vec!["localhost".parse().expect("a host")]);

@@ -9,6 +9,8 @@ mod autobahn;
 mod codes;
 mod conformance;
 mod framing;
+#[cfg(feature = "tls")]
+mod grpc;
 mod headers;
 mod http2;
 mod leave;

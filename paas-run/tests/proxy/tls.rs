@@ -29,14 +29,14 @@ use crate::support::{World, echo, within};
 use crate::tunnel::echoing_tunnel;
 
 /// A world with HTTPS beside HTTP.
-struct Secure {
-    world: World,
-    address: SocketAddr,
-    folder: TempDir,
+pub(crate) struct Secure {
+    pub(crate) world: World,
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: TempDir,
 }
 
 impl Secure {
-    async fn serving(origins: &[SocketAddr]) -> Self {
+    pub(crate) async fn serving(origins: &[SocketAddr]) -> Self {
         let (world, folder) = (World::serving(origins, |_| {}).await, tempfile::tempdir().unwrap());
         let authority = Arc::new(Authority::open(folder.path(), clock()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

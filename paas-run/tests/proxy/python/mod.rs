@@ -3,9 +3,12 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
 use std::hash::{Hash as _, Hasher as _};
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Lines};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use crate::support::within;
 
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 
@@ -20,12 +23,47 @@ impl Python {
         made.inspect_err(|error| eprintln!("SKIPPED, it needs Python with packages: {error}")).ok().map(Self)
     }
 
-    /// One of the files here, with these arguments.
+    /// One of the files here as a server, which prints its port first.
+    pub(crate) fn serve(&self, name: &str) -> Server {
+        let mut process = self.script(name).stdout(Stdio::piped()).spawn().expect("Python starts");
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let port = lines.next().expect("a line").expect("text");
+        let address = ([127, 0, 0, 1], port.parse().expect("its port")).into();
+        Server { process, address, lines: Some(lines) }
+    }
+
+    /// One of the files here.
     pub(crate) fn script(&self, name: &str) -> Command {
         let mut command = Command::new(&self.0);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxy/python").join(name));
         command.stdin(Stdio::null()).env("PYTHONDONTWRITEBYTECODE", "1");
         command
+    }
+}
+
+/// A server, until it is dropped.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: SocketAddr,
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Server {
+    /// The next line that it prints.
+    pub(crate) async fn line(&mut self) -> String {
+        let mut lines = self.lines.take().expect("nobody else reads");
+        let read = tokio::task::spawn_blocking(move || (lines.next(), lines));
+        let (line, lines) = within(read).await.expect("no panic");
+        self.lines = Some(lines);
+        line.expect("a line").expect("text")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.process.kill();
+        self.process.wait().expect("it ends");
     }
 }
 
