@@ -41,7 +41,14 @@ pub(super) fn host(parts: &Parts) -> Result<Cow<'_, str>, Fault> {
         }
         (_, None) => return Err(Fault::BadRequest("It has no Host header.")),
     };
-    name_of(authority).ok_or(Fault::BadRequest("Its Host header isn't a host name."))
+    let host = name_of(authority).ok_or(Fault::BadRequest("Its Host header isn't a host name."))?;
+    // Of HTTP/1.1 such a header says nothing; of HTTP/2 it makes the request malformed (RFC 9113 section 8.3.1).
+    if parts.version == Version::HTTP_2
+        && first.is_some_and(|first| first.to_str().ok().and_then(name_of).is_none_or(|name| name != host))
+    {
+        return Err(Fault::BadRequest("Its Host header is for another host than its authority."));
+    }
+    Ok(host)
 }
 
 /// The name in an authority, as the route table knows it.

@@ -13,6 +13,8 @@ mod framing;
 mod grpc;
 mod headers;
 mod http2;
+#[cfg(feature = "tls")]
+mod http2_rows;
 mod leave;
 mod metrics;
 mod python;
