@@ -32,10 +32,15 @@ def both(requests, context):
 
 def hang(request, context):
     ended = threading.Event()
-    context.add_callback(ended.set)
-    yield b"begun"
-    if ended.wait(60):
+
+    def end():
         print(request.decode(), flush=True)
+        ended.set()
+
+    # Whoever gives the call up may do so before the line after `yield` is reached.
+    assert context.add_callback(end)
+    yield b"begun"
+    ended.wait(60)
 
 
 handlers = {
