@@ -9,7 +9,10 @@
 //!     "LANG": "C.UTF-8",
 //!     "STRIPE_KEY": { "description": "from the dashboard", "required": true }
 //!   },
-//!   "formation": { "web": { "quantity": 2, "size": "standard" }, "clock": { "single": true } },
+//!   "formation": {
+//!     "web": { "quantity": 2, "size": "standard", "volumes": { "uploads": { "path": "/app/uploads", "shared": true } } },
+//!     "clock": { "single": true, "volumes": { "data": "/data" } }
+//!   },
 //!   "healthchecks": { "web": { "path": "/healthz", "timeout": 30 }, "worker": { "settle": "500ms" } }
 //! }
 //! ```
@@ -18,12 +21,13 @@
 //! and `500ms`. Unlike Heroku's review apps, a var is `required` only where the file says so. Vars are set at the app's
 //! first deploy, after its build, where nobody has set them and no add-on gives them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use paas_core::{
-    AddonWish, ConfigKey, EnvWish, Error, ErrorCode, FormationWish, HealthCheck, Manifest, ProcessType,
-    Result,
+    AddonWish, ConfigKey, EnvWish, Error, ErrorCode, FormationWish, HealthCheck, Manifest, Mount,
+    ProcessType, Result, VolumeName,
 };
 use serde_json::{Map, Value};
 
@@ -81,6 +85,7 @@ pub fn parse(content: &[u8]) -> Result<Manifest> {
         let process: ProcessType = field.named(&name)?;
         manifest.health.insert(process, health(&field)?);
     }
+    check_volumes(&manifest)?;
     Ok(manifest)
 }
 
@@ -147,7 +152,59 @@ fn formation(field: &Field<'_>) -> Result<FormationWish> {
         return Err(field.must("not say both: \"single\" means that releases don't overlap"));
     }
     wish.single = single.unwrap_or_else(|| overlap.is_some_and(|overlap| !overlap));
+    for (name, volume) in field.members("volumes")? {
+        wish.volumes.push(mount(&name, &volume)?);
+    }
+    let paths: BTreeSet<_> = wish.volumes.iter().map(|mount| &mount.path).collect();
+    if paths.len() < wish.volumes.len() {
+        return Err(field.must("see each of its volumes at a path of its own"));
+    }
+    if let (Some(held), Some(2..)) = (wish.held(), wish.quantity) {
+        let volume = &held.volume;
+        return Err(field.must(&format!(
+            "not have more than one instance: one alone holds the volume {volume}, which is not \"shared\""
+        )));
+    }
     Ok(wish)
+}
+
+/// A volume's path, or an object that names it in `path`.
+fn mount(name: &str, field: &Field<'_>) -> Result<Mount> {
+    let named = match field.value {
+        Value::Object(_) => field
+            .at("path")?
+            .ok_or_else(|| field.must("say where it is seen in \"path\", as in \"/data\""))?,
+        _ => field.clone(),
+    };
+    let path = named.named(named.text("a path such as \"/data\"")?)?;
+    let mount = Mount::new(field.named(name)?, path);
+    let shared = match field.value {
+        Value::Object(_) => field.at("shared")?.map(|shared| shared.flag()).transpose()?,
+        _ => None,
+    };
+    Ok(if shared.unwrap_or(false) { mount.shared() } else { mount })
+}
+
+/// The release phase runs beside the old release, and what one instance holds alone no second type may have.
+fn check_volumes(manifest: &Manifest) -> Result<()> {
+    let mut seen: BTreeMap<&VolumeName, (&ProcessType, bool)> = BTreeMap::new();
+    for (process, wish) in &manifest.formation {
+        for Mount { volume, shared, .. } in &wish.volumes {
+            if process.is_release() {
+                let why = "the release phase runs beside the old release and has no volumes";
+                return Err(wrong(&format!("formation.release.volumes.{volume}: {why}")));
+            }
+            if let Some((other, also)) = seen.insert(volume, (process, *shared))
+                && other != process
+                && !(*shared && also)
+            {
+                return Err(wrong(&format!(
+                    "formation.{process}.volumes.{volume}: {other} has it too, so it must be \"shared\": true for both"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn env(field: &Field<'_>) -> Result<EnvWish> {
@@ -365,6 +422,37 @@ mod tests {
             told(r#"{"formation": {"web": {"single": true, "overlap": true}}}"#).contains("not say both")
         );
         assert!(told(r#"{"formation": {"web": {"quantity": -1}}}"#).contains("whole number"));
+    }
+
+    #[test]
+    fn a_volume_is_held_by_one_instance_unless_the_app_says_that_it_is_shared() {
+        let manifest = parse(
+            br#"{"formation": {
+                "web": {"quantity": 2, "volumes": {"uploads": {"path": "/app/uploads", "shared": true}}},
+                "worker": {"volumes": {"uploads": {"path": "/uploads", "shared": true}, "data": "/data"}}
+            }}"#,
+        )
+        .unwrap();
+        let wish = |name: &str| &manifest.formation[&name.parse::<ProcessType>().unwrap()];
+        assert!(!wish("web").is_single() && wish("worker").is_single());
+        assert_eq!(wish("web").volumes[0].path.as_str(), "/app/uploads");
+        assert_eq!(wish("worker").held().unwrap().volume.as_str(), "data");
+        for (formation, because) in [
+            (r#""web": {"volumes": {"data": "data"}}"#, "formation.web.volumes.data: mount path"),
+            (r#""web": {"volumes": {"data": "/proc/x"}}"#, "below no /proc"),
+            (r#""web": {"volumes": {"../x": "/data"}}"#, "formation.web.volumes.../x: volume"),
+            (r#""web": {"volumes": {"data": {"shared": true}}}"#, "must say where it is seen in \"path\""),
+            (
+                r#""web": {"quantity": 2, "volumes": {"data": "/data"}}"#,
+                "must not have more than one instance",
+            ),
+            (r#""web": {"volumes": {"a": "/data", "b": "/data"}}"#, "at a path of its own"),
+            (r#""release": {"volumes": {"data": "/data"}}"#, "the release phase runs beside the old release"),
+            (r#""a": {"volumes": {"x": "/x"}}, "b": {"volumes": {"x": "/x"}}"#, "a has it too"),
+        ] {
+            let said = told(&format!(r#"{{"formation": {{{formation}}}}}"#));
+            assert!(said.contains(because), "{said}");
+        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub use digest::Digest;
 pub use engine::{
     AddonOrder, Changes, Collected, ConfigEdit, DeployOrder, Engine, EngineBuilder, EngineOptions,
     EventStream, FirstSight, FleetRouter, Flow, KeyState, Moment, RollbackOrder, RouteFollower, Step,
-    StepAction, StepCall, StepDef, StepOutput, Turn, Waist, WorkflowHandle, WorkflowKind,
+    StepAction, StepCall, StepDef, StepOutput, Turn, Volume, Waist, WorkflowHandle, WorkflowKind,
 };
 pub use error::{Error, ErrorCode, Failure, Result, Retry};
 pub use event::{Event, EventKind};
@@ -95,11 +95,11 @@ pub use explanation::{
 pub use freeze::{Freeze, Scope};
 pub use id::{AddonId, AppId, OwnerId, ReleaseId, TurnId, Version, VersionError, WorkflowId};
 pub use log::{LogLine, LogQuery, LogSource, LogWriter, Logs};
-pub use manifest::{AddonWish, EnvWish, FormationWish, HealthCheck, Manifest};
+pub use manifest::{AddonWish, EnvWish, FormationWish, HealthCheck, Manifest, Mount};
 pub use memory_logs::MemoryLogs;
 pub use name::{
-    AddonService, AppName, ConfigKey, DomainName, KindName, NameError, NodeName, PlanName, PrincipalName,
-    ProcessType, ProviderName, StepName,
+    AddonService, AppName, ConfigKey, DomainName, KindName, MountPath, NameError, NodeName, PlanName,
+    PrincipalName, ProcessType, ProviderName, StepName, VolumeName,
 };
 pub use release::{Release, ReleaseState};
 pub use router::{AppRoutes, Backend, DrainRequest, RouteState, Router, RouterCapabilities};

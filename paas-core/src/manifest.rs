@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddonService, ConfigKey, PlanName, ProcessType};
+use crate::{AddonService, ConfigKey, MountPath, PlanName, ProcessType, VolumeName};
 
 /// What an app asks of the platform.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,48 @@ pub struct FormationWish {
     pub size: Option<String>,
     /// Never two releases of it at once: the old one is stopped before the new one starts.
     pub single: bool,
+    /// What it keeps beyond its instances' lives.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Mount>,
+}
+
+impl FormationWish {
+    /// Whether two releases of it must never run at once.
+    pub fn is_single(&self) -> bool {
+        self.single || self.held().is_some()
+    }
+
+    /// The first of its volumes that one instance alone may hold.
+    pub fn held(&self) -> Option<&Mount> {
+        self.volumes.iter().find(|mount| !mount.shared)
+    }
+}
+
+/// A volume of the app where a process type sees it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Mount {
+    /// The volume, one of the app's.
+    pub volume: VolumeName,
+    /// Where it is seen.
+    pub path: MountPath,
+    /// Whether many instances, also of two releases, may have it at once; else one instance holds it alone.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+impl Mount {
+    /// This volume at this path, for one instance at a time.
+    pub fn new(volume: VolumeName, path: MountPath) -> Self {
+        Self { volume, path, shared: false }
+    }
+
+    /// For many instances at once.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
 }
 
 /// A config var that an app asks for.

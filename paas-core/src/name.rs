@@ -136,6 +136,21 @@ fn slug_word(what: &'static str, text: &str) -> Result<String, NameError> {
     Ok(text.to_owned())
 }
 
+fn mount_path(what: &'static str, text: &str) -> Result<String, NameError> {
+    const RULE: &str = "an absolute path of at most 200 letters, digits, dots, dashes and underscores between slashes, \
+                        below no /proc, /sys or /dev, and neither / nor /app itself";
+    check(what, text, 200, RULE, |i, c| {
+        if i == 0 { c == '/' } else { c.is_ascii_alphanumeric() || "/._-".contains(c) }
+    })?;
+    let end = text.chars().count();
+    let parts: Vec<&str> = text.split('/').skip(1).collect();
+    let reserved = matches!(parts[..], ["app"]) || matches!(parts[0], "proc" | "sys" | "dev");
+    if reserved || parts.iter().any(|part| matches!(*part, "" | "." | "..")) {
+        return Err(NameError::new(what, text, end, RULE));
+    }
+    Ok(text.to_owned())
+}
+
 fn config_key(what: &'static str, text: &str) -> Result<String, NameError> {
     const RULE: &str =
         "1 to 255 of a-z, A-Z, 0-9 and underscores, not beginning with a digit or two underscores";
@@ -226,6 +241,23 @@ name!(
 name!(
     /// The name of a node, such as `rack-2`: a machine whose processes live and die with it.
     NodeName, "node name", slug_word
+);
+name!(
+    /// The name of an app's volume, such as `data`.
+    VolumeName, "volume", slug_word
+);
+name!(
+    /// Where a process sees a volume, such as `/data`.
+    ///
+    /// ```
+    /// use paas_core::MountPath;
+    /// assert_eq!("/app/uploads".parse::<MountPath>()?.as_str(), "/app/uploads");
+    /// for wrong in ["data", "/", "/app", "/data/", "/a/../etc", "/proc/1", "/a b"] {
+    ///     assert!(wrong.parse::<MountPath>().is_err(), "{wrong}");
+    /// }
+    /// # Ok::<(), paas_core::NameError>(())
+    /// ```
+    MountPath, "mount path", mount_path
 );
 name!(
     /// Who acts, such as `ada@example.com` or `token:ci`.

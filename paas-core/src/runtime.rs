@@ -11,8 +11,8 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppId, AppName, Artifact, ConfigVars, Console, Context, Digest, Error, HealthCheck, NodeName,
-    ProcessType, ReleaseId, Result, Version, Window,
+    AppId, AppName, Artifact, ConfigVars, Console, Context, Digest, Error, HealthCheck, Mount, NodeName,
+    ProcessType, ReleaseId, Result, Version, VolumeName, Window,
 };
 
 /// How much one instance may use. Zero is no limit.
@@ -82,6 +82,8 @@ pub struct ProcessSpec {
     pub size: Size,
     /// How to tell that an instance is well.
     pub health: HealthCheck,
+    /// The app's volumes that it sees, where [`RuntimeCapabilities::volumes`] says that there are any.
+    pub volumes: Vec<Mount>,
     /// How long a process may take to end after SIGTERM before it is killed.
     pub grace: Duration,
 }
@@ -110,6 +112,7 @@ impl ProcessSpec {
             env: ConfigVars::new(),
             size: Size::standard(),
             health: HealthCheck::default(),
+            volumes: Vec::new(),
             grace: Self::GRACE,
         }
     }
@@ -139,6 +142,13 @@ impl ProcessSpec {
     #[must_use]
     pub fn with_health(mut self, health: HealthCheck) -> Self {
         self.health = health;
+        self
+    }
+
+    /// With these volumes.
+    #[must_use]
+    pub fn with_volumes(mut self, volumes: Vec<Mount>) -> Self {
+        self.volumes = volumes;
         self
     }
 
@@ -326,6 +336,8 @@ pub struct RuntimeCapabilities {
     pub isolated: bool,
     /// [`Runtime::attach`] works.
     pub attach: bool,
+    /// Processes see the volumes that their spec names, and these keep what is written there for as long as the app lives.
+    pub volumes: bool,
 }
 
 impl RuntimeCapabilities {
@@ -336,7 +348,14 @@ impl RuntimeCapabilities {
 
     /// Able to do all of it.
     pub fn full() -> Self {
-        Self { run_once: true, survives_engine: true, limits: true, isolated: true, attach: true }
+        Self {
+            run_once: true,
+            survives_engine: true,
+            limits: true,
+            isolated: true,
+            attach: true,
+            volumes: true,
+        }
     }
 
     /// With this answer for limits and isolation, which depend on the machine.
@@ -351,6 +370,13 @@ impl RuntimeCapabilities {
     #[must_use]
     pub fn without_attach(mut self) -> Self {
         self.attach = false;
+        self
+    }
+
+    /// Without volumes.
+    #[must_use]
+    pub fn without_volumes(mut self) -> Self {
+        self.volumes = false;
         self
     }
 }
@@ -372,6 +398,8 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// - More are added, or the highest indexes stopped, to reach the quantity; at 0 it returns when all have ended:
     ///   SIGTERM, then SIGKILL after `spec.grace`.
     /// - An instance that ends by itself is started again, at once the first time, then after growing pauses.
+    /// - A volume is made when it is first named, and is the same for all that name it. One that isn't shared is never held
+    ///   by two processes: who finds it held waits, or fails by `unavailable`.
     ///
     /// # Errors
     /// `unavailable` (retried) when the backend doesn't answer, `invalid_params`, `disk_full`.
@@ -446,7 +474,7 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// `unavailable` (retried).
     async fn retire(&self, ctx: &Context, app: &AppName, release: ReleaseId) -> Result<()>;
 
-    /// Ends everything of an app and removes what the runtime keeps for it.
+    /// Ends everything of an app and removes what the runtime keeps for it, its volumes too.
     ///
     /// # Behavior
     /// - Nothing of other apps is touched, whatever their names. Forgetting what isn't there is no error.
@@ -454,6 +482,28 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `unavailable` (retried).
     async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()>;
+
+    /// The volumes that it keeps for an app, whether or not a process sees them now.
+    ///
+    /// # Errors
+    /// `unavailable` (retried).
+    async fn volumes(&self, app: &AppName) -> Result<Vec<VolumeName>> {
+        let _ = app;
+        Ok(Vec::new())
+    }
+
+    /// Removes a volume of an app with what is in it.
+    ///
+    /// # Behavior
+    /// - Removing what isn't there is no error.
+    ///
+    /// # Errors
+    /// `conflict` while a process sees it; `unsupported` where [`RuntimeCapabilities::volumes`] is false; `unavailable`
+    /// (retried).
+    async fn remove_volume(&self, ctx: &Context, app: &AppName, volume: &VolumeName) -> Result<()> {
+        let _ = (ctx, app, volume);
+        Err(Error::unsupported("volumes"))
+    }
 
     /// The node that its instances live on, and that nobody else sees them from; `None` where every engine of a store
     /// reaches the same instances. An app stays on the node that it began on, and its work is done there.
@@ -469,6 +519,9 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
         for (key, value) in spec.env.iter() {
             parts.push(key.to_string());
             parts.push(value.expose().to_owned());
+        }
+        for Mount { volume, path, shared } in &spec.volumes {
+            parts.push(format!("{volume} {path} {shared}"));
         }
         Digest::of_parts(parts)
     }

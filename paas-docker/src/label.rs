@@ -18,12 +18,14 @@ pub const INDEX: &str = "paas.index";
 pub const SPEC: &str = "paas.spec";
 /// The start's id.
 pub const LAUNCH: &str = "paas.launch";
-/// What it is, where the label alone must say it: `instance`, `once`, `slug`, `build`, `addon`.
+/// What it is, where the label alone must say it: `instance`, `once`, `slug`, `build`, `addon`, `volume`.
 pub const KIND: &str = "paas.kind";
 /// All that is to be known of a launch, as JSON.
 pub const RECORD: &str = "paas.record";
 /// The add-on's id.
 pub const ADDON: &str = "paas.addon";
+/// The volume's name in its app.
+pub const VOLUME: &str = "paas.volume";
 /// The digest of the artifact that an image holds.
 pub const ARTIFACT: &str = "paas.artifact";
 /// The workflow that made it.

@@ -20,3 +20,5 @@ mod replace;
 mod secrets;
 mod steady;
 mod trouble;
+#[cfg(feature = "docker")]
+mod volumes;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::Inner;
 use super::options::FirstSight;
 use crate::{
-    App, Artifact, ConfigKey, ConfigValue, ConfigVars, HealthCheck, ProcessSpec, ProcessType, Redactor,
-    Release, Result, Scale,
+    App, Artifact, ConfigKey, ConfigValue, ConfigVars, FormationWish, HealthCheck, ProcessSpec, ProcessType,
+    Redactor, Release, Result, Scale,
 };
 
 impl Inner {
@@ -99,6 +99,8 @@ impl Inner {
         spec.size = self.options.size.clone();
         spec.grace = self.options.grace;
         spec.health = health(&release.artifact, process);
+        let wish = release.artifact.manifest.formation.get(process);
+        spec.volumes = wish.map_or_else(Vec::new, |wish| wish.volumes.clone());
         Some(spec)
     }
 }
@@ -131,5 +133,5 @@ fn health(artifact: &Artifact, process: &ProcessType) -> HealthCheck {
 
 /// Whether two releases of this type must never run at once.
 pub(crate) fn is_single(artifact: &Artifact, process: &ProcessType) -> bool {
-    artifact.manifest.formation.get(process).is_some_and(|wish| wish.single)
+    artifact.manifest.formation.get(process).is_some_and(FormationWish::is_single)
 }

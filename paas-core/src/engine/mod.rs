@@ -27,6 +27,7 @@ mod run;
 mod steps;
 mod submit;
 mod turn;
+mod volumes;
 mod waist;
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,7 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-pub use actions::{AddonOrder, ConfigEdit, DeployOrder, KeyState, RollbackOrder};
+pub use actions::{AddonOrder, ConfigEdit, DeployOrder, KeyState, RollbackOrder, Volume};
 pub use builder::EngineBuilder;
 pub use fleet::{FleetRouter, RouteFollower};
 pub use garbage::Collected;

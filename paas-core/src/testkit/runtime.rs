@@ -11,6 +11,7 @@
 )]
 
 mod attach;
+mod volume;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -71,6 +72,11 @@ pub async fn conformance(world: &dyn RuntimeWorld) {
     }
     if able.survives_engine && able.run_once {
         a_command_goes_on_without_an_engine(world).await;
+    }
+    if able.volumes {
+        volume::outlives_releases_and_goes_with_the_app(world).await;
+    } else {
+        volume::is_refused(world).await;
     }
     if able.attach {
         attach::conformance(world).await;

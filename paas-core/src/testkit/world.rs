@@ -24,7 +24,7 @@ pub use run::FakeRuntime;
 
 use crate::{
     AddonId, AppName, AppRoutes, Context, Digest, Error, ErrorCode, Instance, InstanceName, ReleaseId,
-    Result, Retry, RuntimeEvent, Version, WorkflowId,
+    Result, Retry, RuntimeEvent, Version, VolumeName, WorkflowId,
 };
 
 /// What goes wrong in one call of a provider.
@@ -55,6 +55,7 @@ struct State {
     instances: Vec<Instance>,
     /// What each instance was started with.
     specs: BTreeMap<(AppName, ReleaseId, InstanceName), Digest>,
+    volumes: BTreeSet<(AppName, VolumeName)>,
     /// The newest claim of each workflow that was seen here.
     fences: BTreeMap<WorkflowId, u64>,
     /// What one-off runs gave, by key.

@@ -30,6 +30,7 @@ mod routing;
 mod secrets;
 mod storm;
 mod twice;
+mod volumes;
 mod zombies;
 
 use std::sync::Arc;

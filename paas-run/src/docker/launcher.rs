@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use async_trait::async_trait;
 use paas_core::{
     AppId, AppName, Clock, Console, Digest, ErrorCode, LogSource, LogWriter, Logs, Result,
-    RuntimeCapabilities, Window,
+    RuntimeCapabilities, VolumeName, Window,
 };
 use paas_docker::Docker;
 use tokio::sync::{RwLock, mpsc};
@@ -20,7 +20,7 @@ use super::end;
 use super::output::Output;
 use super::record::{Notes, Record};
 use super::slug::Slugs;
-use super::{DockerRuntimeConfig, Walls, ready};
+use super::{DockerRuntimeConfig, Walls, ready, volume};
 use crate::supervisor::{CutOff, End, Found, Kill, Label, Launch, LaunchId, Launcher, Process, Up};
 
 /// Ended one-off commands are remembered for this long: long enough for any retry of their step.
@@ -348,12 +348,21 @@ impl Launcher for DockerLauncher {
             self.notes.remove(id).await?;
         }
         self.slugs.keep_only(app, &[]).await?;
+        volume::remove(&self.docker, app, None).await?;
         match self.docker.remove_network(app).await {
             // Something is on it that isn't ours, such as an add-on's container: whoever ends that removes it, or the
             // next start of the engine.
             Err(e) if e.code() == ErrorCode::Conflict => Ok(()),
             other => other,
         }
+    }
+
+    async fn volumes(&self, app: &AppName) -> Result<Vec<VolumeName>> {
+        volume::of(&self.docker, app).await
+    }
+
+    async fn remove_volume(&self, app: &AppName, volume: &VolumeName) -> Result<()> {
+        volume::remove(&self.docker, app, Some(volume)).await
     }
 
     async fn close(&self) {

@@ -25,6 +25,7 @@ mod ready;
 mod record;
 mod slug;
 mod start;
+mod volume;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use paas_core::{AppId, AppName, Artifact, Blobs, Digest, Error, ErrorCode, Result, blocking};
+use paas_core::{AppId, AppName, Artifact, Blobs, Digest, Error, ErrorCode, MountPath, Result, blocking};
 use paas_docker::{Docker, bollard, failed, label};
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::io::SyncIoBridge;
@@ -72,7 +72,7 @@ impl Slugs {
         let image = cell.get_or_try_init(|| async {
             match Image::look(&self.docker, &name).await? {
                 Some(image) => Ok(image),
-                None => self.make((app, life), artifact.digest).await,
+                None => self.make((app, life), artifact).await,
             }
         });
         let image = image.await?.clone();
@@ -81,10 +81,10 @@ impl Slugs {
         }
         // Somebody removed it.
         self.made.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-        self.make((app, life), artifact.digest).await
+        self.make((app, life), artifact).await
     }
 
-    async fn make(&self, (app, life): (&AppName, AppId), digest: Digest) -> Result<Image> {
+    async fn make(&self, (app, life): (&AppName, AppId), artifact: &Artifact) -> Result<Image> {
         let Some(stack) = &self.stack else {
             return Err(Error::new(
                 ErrorCode::Unsupported,
@@ -101,14 +101,20 @@ impl Slugs {
         };
         let made = self.docker.client().create_container(None, body).await;
         let container = made.map_err(|e| failed(format!("can't begin a slug's image on {stack}"), e))?.id;
-        let image = self.fill(&container, (app, life), digest).await;
+        let image = self.fill(&container, (app, life), artifact).await;
         let removed = remove(&self.docker, &container).await;
         let image = image?;
         removed?;
         Ok(image)
     }
 
-    async fn fill(&self, container: &str, (app, life): (&AppName, AppId), digest: Digest) -> Result<Image> {
+    async fn fill(
+        &self,
+        container: &str,
+        (app, life): (&AppName, AppId),
+        artifact: &Artifact,
+    ) -> Result<Image> {
+        let digest = artifact.digest;
         let archive: Box<dyn Read + Send> = match self.blobs.local_path(digest).map(std::fs::File::open) {
             Some(Ok(file)) => Box::new(file),
             _ => Box::new(SyncIoBridge::new(self.blobs.get(digest).await?)),
@@ -116,8 +122,11 @@ impl Slugs {
         // A few pieces wait for a daemon that is slower than the disk.
         let (send, mut pieces) = mpsc::channel(4);
         let (user, failing) = (self.user, send.clone());
+        let wishes = artifact.manifest.formation.values();
+        let volumes: Vec<MountPath> =
+            wishes.flat_map(|wish| wish.volumes.iter().map(|mount| mount.path.clone())).collect();
         let writing = tokio::spawn(blocking(move || {
-            let written = rewrite(archive, user, Pieces { send, piece: Vec::new() });
+            let written = rewrite(archive, user, &volumes, Pieces { send, piece: Vec::new() });
             if let Err(e) = &written {
                 // The daemon sees a body that breaks off, and keeps nothing of it.
                 let _ = failing.blocking_send(Err(io::Error::other(e.to_string())));
@@ -198,8 +207,14 @@ async fn remove(docker: &Docker, container: &str) -> Result<()> {
     }
 }
 
-/// Writes the slug's tree as the folder `app` of this user.
-fn rewrite(slug: impl Read, (user, group): (u64, u64), to: impl Write) -> io::Result<()> {
+/// Writes the slug's tree as the folder `app` of this user, and the places of its volumes: Docker gives a new volume the
+/// owner of the folder that it covers.
+fn rewrite(
+    slug: impl Read,
+    (user, group): (u64, u64),
+    volumes: &[MountPath],
+    to: impl Write,
+) -> io::Result<()> {
     let mut bounded = zstd::Decoder::new(slug)?.take(LARGEST);
     let mut slug = tar::Archive::new(&mut bounded);
     let mut image = tar::Builder::new(to);
@@ -207,12 +222,12 @@ fn rewrite(slug: impl Read, (user, group): (u64, u64), to: impl Write) -> io::Re
         header.set_uid(user);
         header.set_gid(group);
     };
-    let mut root = tar::Header::new_gnu();
-    root.set_entry_type(tar::EntryType::Directory);
-    root.set_mode(0o755);
-    root.set_size(0);
-    own(&mut root);
-    image.append_data(&mut root, "app/", io::empty())?;
+    let mut folder = tar::Header::new_gnu();
+    folder.set_entry_type(tar::EntryType::Directory);
+    folder.set_mode(0o755);
+    folder.set_size(0);
+    own(&mut folder);
+    image.append_data(&mut folder.clone(), "app/", io::empty())?;
     for entry in slug.entries()? {
         let mut entry = entry?;
         let path = Path::new("app").join(entry.path()?);
@@ -222,6 +237,10 @@ fn rewrite(slug: impl Read, (user, group): (u64, u64), to: impl Write) -> io::Re
             Some(to) => image.append_link(&mut header, path, to)?,
             None => image.append_data(&mut header, path, &mut entry)?,
         }
+    }
+    for volume in volumes {
+        let path = format!("{}/", volume.as_str().trim_start_matches('/'));
+        image.append_data(&mut folder.clone(), path, io::empty())?;
     }
     if bounded.limit() == 0 {
         return Err(io::Error::other(format!("it has more than {} GiB", LARGEST >> 30)));

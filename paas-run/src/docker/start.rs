@@ -10,6 +10,7 @@ use super::container::{self, Held};
 use super::image::Image;
 use super::launcher::{Begun, DockerLauncher};
 use super::record::{Note, Record};
+use super::volume;
 use crate::supervisor::{Launch, LaunchId};
 
 /// A container that was made, and is not started yet.
@@ -39,6 +40,7 @@ impl DockerLauncher {
         }
         let starting = self.starting.begin(id);
         let (image, network) = tokio::try_join!(self.image(launch), self.docker.network(&label.app))?;
+        let mounts = volume::mounts(&self.docker, launch).await?;
         let web = label.name.process.is_web() && label.once.is_none();
         let record = Record {
             label: label.clone(),
@@ -49,6 +51,9 @@ impl DockerLauncher {
             check: image.check.clone().filter(|_| web),
         };
         let mut body = container::body(&self.docker, launch, &record, &image, network, &self.walls)?;
+        if let Some(host) = &mut body.host_config {
+            host.mounts = mounts;
+        }
         if let Some(held) = held {
             container::hold(&mut body, held);
         }

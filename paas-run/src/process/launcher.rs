@@ -168,7 +168,7 @@ fn from_sandbox(error: paas_sandbox::Error) -> Error {
 #[async_trait]
 impl Launcher for ProcessLauncher {
     fn capabilities(&self) -> RuntimeCapabilities {
-        let able = RuntimeCapabilities::full().without_attach();
+        let able = RuntimeCapabilities::full().without_attach().without_volumes();
         able.confined(self.abilities.limited(), self.abilities.isolated())
     }
 

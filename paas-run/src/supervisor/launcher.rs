@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use paas_core::{
     AppId, AppName, Console, Digest, Error, Exit, HealthCheck, IdempotencyKey, InstanceName, ProcessSpec,
-    ReleaseId, Result, RuntimeCapabilities, Version, Window, WorkflowId,
+    ReleaseId, Result, RuntimeCapabilities, Version, VolumeName, Window, WorkflowId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -317,6 +317,24 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When it can't be removed.
     async fn forget_app(&self, app: &AppName) -> Result<()>;
+
+    /// As [`Runtime::volumes`](paas_core::Runtime::volumes) says.
+    ///
+    /// # Errors
+    /// `unavailable` (retried).
+    async fn volumes(&self, app: &AppName) -> Result<Vec<VolumeName>> {
+        let _ = app;
+        Ok(Vec::new())
+    }
+
+    /// As [`Runtime::remove_volume`](paas_core::Runtime::remove_volume) says.
+    ///
+    /// # Errors
+    /// As there.
+    async fn remove_volume(&self, app: &AppName, volume: &VolumeName) -> Result<()> {
+        let _ = (app, volume);
+        Err(Error::unsupported("volumes"))
+    }
 
     /// Gives up what this does beside; returns when nothing of it writes any more.
     async fn close(&self) {}

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use paas_core::{
     AppName, Clock, Console, Context, Error, Exit, Instance, InstanceName, Logs, NodeName, ProcessSpec,
-    ReleaseId, Result, RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent, Window,
+    ReleaseId, Result, RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent, VolumeName, Window,
 };
 use rustix::fs::FlockOperation;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -236,6 +236,9 @@ impl<L: Launcher> Runtime for Supervisor<L> {
     }
 
     async fn ensure(&self, ctx: &Context, spec: &ProcessSpec) -> Result<()> {
+        if !spec.volumes.is_empty() && !self.capabilities().volumes {
+            return Err(Error::unsupported("volumes"));
+        }
         let _turn = ctx.cancel.guard(self.shared.turn(&spec.app)).await?;
         let ours = |place: &Place| {
             place.app == spec.app && place.release == spec.release && place.name.process == spec.process
@@ -305,6 +308,15 @@ impl<L: Launcher> Runtime for Supervisor<L> {
         let _turn = ctx.cancel.guard(self.shared.turn(app)).await?;
         self.stop_of(ctx, app, None).await?;
         self.shared.launcher.forget_app(app).await
+    }
+
+    async fn volumes(&self, app: &AppName) -> Result<Vec<VolumeName>> {
+        self.shared.launcher.volumes(app).await
+    }
+
+    async fn remove_volume(&self, ctx: &Context, app: &AppName, volume: &VolumeName) -> Result<()> {
+        let _turn = ctx.cancel.guard(self.shared.turn(app)).await?;
+        self.shared.launcher.remove_volume(app, volume).await
     }
 
     fn node(&self) -> Option<&NodeName> {

@@ -16,21 +16,21 @@ use tokio::runtime::Runtime;
 use crate::harness::{Client, Gate, Ground, Instance, Repo, World, until};
 
 /// A platform on a daemon for tests, and a look at that daemon.
-struct Case {
-    world: World,
-    docker: Docker,
-    runtime: Runtime,
+pub(crate) struct Case {
+    pub(crate) world: World,
+    pub(crate) docker: Docker,
+    pub(crate) runtime: Runtime,
     _daemon: Arc<TestDaemon>,
 }
 
 impl Case {
     /// `None` where there is no daemon.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         Self::with(&[BaseImage::Busybox], |world| world)
     }
 
     /// With these images there, and a platform that is told more.
-    fn with(images: &[BaseImage], told: impl FnOnce(World) -> World) -> Option<Self> {
+    pub(crate) fn with(images: &[BaseImage], told: impl FnOnce(World) -> World) -> Option<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let daemon = Arc::new(runtime.block_on(TestDaemon::shared())?);
@@ -48,7 +48,7 @@ impl Case {
     }
 
     /// The app's running containers by id, with what process each is.
-    fn containers(&self, app: &str) -> BTreeMap<String, String> {
+    pub(crate) fn containers(&self, app: &str) -> BTreeMap<String, String> {
         let filters = self.docker.ours(&[(label::APP, app)]);
         let options = ListContainersOptionsBuilder::new().filters(&filters).build();
         let found = self.runtime.block_on(self.docker.client().list_containers(Some(options))).unwrap();
@@ -60,7 +60,7 @@ impl Case {
     }
 
     /// All containers and volumes of the app, its database's among them.
-    fn of(&self, app: &str) -> Vec<String> {
+    pub(crate) fn of(&self, app: &str) -> Vec<String> {
         let filters = Some(self.docker.ours(&[(label::APP, app)]));
         let options = ListContainersOptions { all: true, filters: filters.clone(), ..Default::default() };
         let containers = self.runtime.block_on(self.docker.client().list_containers(Some(options))).unwrap();
@@ -78,7 +78,7 @@ impl Case {
     }
 
     /// The release of before is gone.
-    fn until_alone(&self, app: &str, processes: usize) -> BTreeMap<String, String> {
+    pub(crate) fn until_alone(&self, app: &str, processes: usize) -> BTreeMap<String, String> {
         until("the new release's containers alone", || {
             let found = self.containers(app);
             (found.len() == processes).then_some(found)

@@ -8,12 +8,14 @@ mod node;
 mod orders;
 mod release;
 mod repair;
+mod volume;
 mod workflow;
 
 use serde::Serialize;
 
 pub use self::key::KeyState;
 pub use self::orders::{AddonOrder, ConfigEdit, DeployOrder, RollbackOrder};
+pub use self::volume::Volume;
 use super::kinds::kind_name;
 use super::ledger::{Ledger, Stored, put_app};
 use super::submit::Order;

@@ -115,7 +115,7 @@ impl Engine {
     /// Changes how many of each process type run.
     ///
     /// # Errors
-    /// `invalid_params` for a type that the live release doesn't have.
+    /// `invalid_params` for a type that the live release doesn't have, and for more than one of a type that holds a volume.
     pub async fn scale(
         &self,
         app: &AppName,
@@ -133,6 +133,7 @@ impl Engine {
                     format!("{app} has no process type {unknown} to scale; it has {}", known.join(", "));
                 return Err(Error::new(ErrorCode::InvalidParams, what));
             }
+            self.inner.check_volumes(&release.artifact, &formation)?;
         }
         self.change(app, |_, app| {
             app.head.formation.extend(formation.clone());

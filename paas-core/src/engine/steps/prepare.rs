@@ -39,6 +39,8 @@ impl Step for Prepare {
             return StepOutput::with(&None::<Target>);
         }
         let release = self.draft(&inner, call, &app).await?;
+        let formation = inner.formation(&app, &release.artifact);
+        inner.check_volumes(&release.artifact, &formation)?;
         // From here on the release refers to it; whoever collects garbage has seen that, or leaves it alone.
         inner.keep_artifact(&release.artifact, &release.description).await?;
         let processes = &release.artifact.processes;
@@ -50,7 +52,7 @@ impl Step for Prepare {
             app_id: app.id,
             release: release.id,
             version: release.version,
-            formation: inner.formation(&app, &release.artifact),
+            formation,
             replaces: replaced(&app),
             head: app.head.rev,
             restores: self.1 == From::Version && !call.input::<RollbackInput>()?.keep_config,
@@ -210,11 +212,13 @@ impl Step for PrepareScale {
         let app = inner.ledger.app_in_life(&app_name(call)?, app_id(call)?).await?.value;
         let Some(live) = &app.live else { return StepOutput::with(&None::<Target>) };
         let release = inner.ledger.release(&app, live.version).await?.value;
+        let formation = inner.formation(&app, &release.artifact);
+        inner.check_volumes(&release.artifact, &formation)?;
         StepOutput::with(&Some(Target {
             app_id: app.id,
             release: live.release,
             version: live.version,
-            formation: inner.formation(&app, &release.artifact),
+            formation,
             replaces: replaced(&app),
             head: live.head,
             restores: false,

@@ -1,11 +1,18 @@
 //! `retire_old`: requests at the old processes end, then the processes do; what must not run twice starts now.
 
-use async_trait::async_trait;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::engine::Inner;
 use crate::engine::kind::{Step, StepCall, StepOutput};
 use crate::engine::kinds::Platform;
 use crate::engine::rollout::{Target, app_name};
-use crate::{Backend, DrainRequest, Instance, Result};
+use crate::{Backend, DrainRequest, Instance, InstanceState, Release, Result};
+
+/// How often it is looked whether something is well.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct RetireOld(pub(crate) Platform);
@@ -54,8 +61,47 @@ impl Step for RetireOld {
                 inner.runtime.ensure(&call.ctx, &spec).await?;
             }
         }
+        tell_of_single(&inner, call, &target, &release.value).await?;
         Ok(StepOutput::done())
     }
+}
+
+/// Waits until what could only start now is well. Where it isn't, whoever deploys hears of it: what is live stays live.
+async fn tell_of_single(inner: &Inner, call: &StepCall, target: &Target, release: &Release) -> Result<()> {
+    let name = app_name(call)?;
+    let health = |process| release.artifact.manifest.health.get(process).cloned().unwrap_or_default();
+    for (process, quantity) in target.single(release) {
+        let patience = health(process).timeout.max(health(process).settle * 2);
+        let deadline = Instant::now() + patience;
+        for index in 1..=quantity {
+            let why = loop {
+                // Nobody who can't be asked holds up what has happened.
+                let observed = inner.runtime.observe(&name).await.unwrap_or_default();
+                let found = observed.into_iter().find(|i| {
+                    i.release == target.release && i.name.process == *process && i.name.index == index
+                });
+                match found {
+                    Some(instance) if instance.state == InstanceState::Up => break None,
+                    Some(instance) if instance.state == InstanceState::Crashed => {
+                        break Some(instance.reason.unwrap_or_else(|| "it crashed".to_owned()));
+                    }
+                    _ if Instant::now() >= deadline => {
+                        break Some(format!("it is not well after {patience:?}"));
+                    }
+                    _ => call.ctx.cancel.guard(tokio::time::sleep(LOOK)).await?,
+                }
+            };
+            if let Some(why) = why {
+                call.ctx.log.line(format!(" !     {process}.{index} did not start: {why}"));
+                let back = target.replaces.as_ref().filter(|_| !target.is_scale());
+                let back = back.map_or_else(String::new, |old| format!(", or roll back to {}", old.version));
+                call.ctx
+                    .log
+                    .line(format!("       {} is live all the same: deploy a fix{back}", target.version));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_replaced(target: &Target, instance: &Instance) -> bool {

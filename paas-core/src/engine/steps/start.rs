@@ -6,6 +6,7 @@ use crate::engine::Inner;
 use crate::engine::kind::{Step, StepCall, StepOutput};
 use crate::engine::kinds::Platform;
 use crate::engine::rollout::{Target, app_name};
+use crate::engine::volumes;
 use crate::{App, ConfigVars, ErrorCode, Release, Result};
 
 #[derive(Debug)]
@@ -29,8 +30,9 @@ impl Step for Start {
             ));
         }
         for (process, _) in target.single(&release.value) {
-            let why = "never runs twice, so it pauses while it is replaced";
-            call.ctx.log.line(format!(" !     {process} {why}"));
+            for line in volumes::why_single(&release.value.artifact, process) {
+                call.ctx.log.line(line);
+            }
         }
         ensure(&inner, call, &target, (&app.value, &release.value), &env).await?;
         Ok(StepOutput::done())

@@ -16,7 +16,7 @@ use crate::{
     Blobs, BuildRequest, Builder, BuilderCapabilities, BuilderId, Catalog, ConfigVars, Console, Context,
     Detection, Digest, DrainRequest, Exit, Instance, LogLine, LogQuery, Logs, Manifest, NodeName, PlanName,
     ProcessSpec, ProviderName, ProvisionRequest, ReleaseId, Result, Revision, Router, RouterCapabilities,
-    RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent, Source, SourceRef, Window,
+    RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent, Source, SourceRef, VolumeName, Window,
 };
 
 /// A provider in the weather.
@@ -137,6 +137,14 @@ impl Runtime for Wrapped<dyn Runtime> {
 
     async fn forget(&self, ctx: &Context, app: &AppName) -> Result<()> {
         self.call("forget", ctx, self.inner.forget(ctx, app)).await
+    }
+
+    async fn volumes(&self, app: &AppName) -> Result<Vec<VolumeName>> {
+        self.ask("volumes", self.inner.volumes(app)).await
+    }
+
+    async fn remove_volume(&self, ctx: &Context, app: &AppName, volume: &VolumeName) -> Result<()> {
+        self.call("remove_volume", ctx, self.inner.remove_volume(ctx, app, volume)).await
     }
 
     fn node(&self) -> Option<&NodeName> {

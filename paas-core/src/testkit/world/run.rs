@@ -6,7 +6,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use super::{World, address, flake};
 use crate::{
     AppName, Context, Digest, Exit, Instance, InstanceName, InstanceState, NodeName, ProcessSpec, ReleaseId,
-    Result, RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent,
+    Result, RunSpec, Runtime, RuntimeCapabilities, RuntimeEvent, VolumeName,
 };
 
 /// A runtime whose instances are entries of a [`World`].
@@ -37,6 +37,8 @@ impl FakeRuntime {
             same && self.sees(i)
         };
         let mut effects = Vec::new();
+        let mounts = spec.volumes.iter().filter(|_| spec.quantity > 0);
+        state.volumes.extend(mounts.map(|mount| (spec.app.clone(), mount.volume.clone())));
         for index in 1..=spec.quantity {
             let name = format!("{}.{index} {}", spec.process, spec.version);
             let key = (spec.app.clone(), spec.release, InstanceName::new(spec.process.clone(), index));
@@ -165,10 +167,25 @@ impl Runtime for FakeRuntime {
         self.0
             .act(ctx, "forget", |world| {
                 world.lock().instances.retain(|i| i.app != *app || !self.sees(i));
+                world.lock().volumes.retain(|(of, _)| of != app);
                 world.effect(format!("forget {app}"));
                 Ok(())
             })
             .await
+    }
+
+    async fn volumes(&self, app: &AppName) -> Result<Vec<VolumeName>> {
+        let state = self.0.lock();
+        Ok(state.volumes.iter().filter(|(of, _)| of == app).map(|(_, volume)| volume.clone()).collect())
+    }
+
+    async fn remove_volume(&self, ctx: &Context, app: &AppName, volume: &VolumeName) -> Result<()> {
+        let remove = |world: &World| {
+            world.lock().volumes.remove(&(app.clone(), volume.clone()));
+            world.effect(format!("remove {app} {volume}"));
+            Ok(())
+        };
+        self.0.act(ctx, "remove_volume", remove).await
     }
 
     fn node(&self) -> Option<&NodeName> {
