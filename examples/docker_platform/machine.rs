@@ -50,10 +50,11 @@ impl Machine {
             eprintln!(" !     This daemon can't isolate apps fully: {missing}");
         }
         let dockerfile = DockerfileBuilder::open(DockerfileConfig::new(docker.clone())).await?;
-        let buildpacks = if stack.is_some() {
+        let buildpacks = if let Some(stack) = &stack {
             let helper =
                 Helper::current().map_err(|e| Error::new(ErrorCode::NotInitialised, e.to_string()))?;
-            let config = BuildpackConfig::new(data.join("build"), blobs, helper).hiding(data);
+            let config = BuildpackConfig::new(data.join("build"), blobs, helper);
+            let config = config.in_containers(docker.clone(), stack);
             Some(Arc::new(BuildpackBuilder::open(config).await?))
         } else {
             None

@@ -24,6 +24,8 @@ pub const KIND: &str = "paas.kind";
 pub const RECORD: &str = "paas.record";
 /// The add-on's id.
 pub const ADDON: &str = "paas.addon";
+/// The folder of the build that a container runs.
+pub const BUILD: &str = "paas.build";
 /// The volume's name in its app.
 pub const VOLUME: &str = "paas.volume";
 /// The digest of the artifact that an image holds.

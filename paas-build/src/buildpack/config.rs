@@ -37,6 +37,8 @@ pub struct BuildpackConfig {
     pub(super) hidden: Vec<PathBuf>,
     pub(super) pack_folders: Vec<PathBuf>,
     pub(super) allow_any: bool,
+    #[cfg(feature = "docker")]
+    pub(super) stack_image: Option<(paas_docker::Docker, String)>,
 }
 
 impl fmt::Debug for BuildpackConfig {
@@ -73,7 +75,18 @@ impl BuildpackConfig {
             hidden: Vec::new(),
             pack_folders: Vec::new(),
             allow_any: false,
+            #[cfg(feature = "docker")]
+            stack_image: None,
         }
+    }
+
+    /// Whether builds run in containers.
+    pub(super) fn is_contained(&self) -> bool {
+        #[cfg(feature = "docker")]
+        let contained = self.stack_image.is_some();
+        #[cfg(not(feature = "docker"))]
+        let contained = false;
+        contained
     }
 
     /// The stack's name, which buildpacks read from `STACK`.
@@ -108,6 +121,17 @@ impl BuildpackConfig {
     #[must_use]
     pub fn with_env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.insert(key.into(), value.into());
+        self
+    }
+
+    /// Builds run in containers of this image, with its languages, and not in a sandbox of the machine's own programs: the
+    /// image that slugs run on. It has `bash`, and what the buildpacks need.
+    ///
+    /// The daemon must see [`BuildpackConfig::new`]'s `data` and the checkouts in the same place, so it runs on this machine.
+    #[cfg(feature = "docker")]
+    #[must_use]
+    pub fn in_containers(mut self, docker: paas_docker::Docker, image: impl Into<String>) -> Self {
+        self.stack_image = Some((docker, image.into()));
         self
     }
 

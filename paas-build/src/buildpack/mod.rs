@@ -6,7 +6,7 @@
 //!     CACHE_DIR: a layer over what the last good build kept   ENV_DIR: config vars, in memory only
 //! ```
 //!
-//! One sandboxed shell (`build.sh`) runs all packs of a build; a pack gets a writable copy of its own, and finds its
+//! One sandboxed shell (`build.sh`), or one in a container of the stack's image, runs all packs of a build; a pack gets a writable copy of its own, and finds its
 //! folders in the same places in every build. What the build tells the platform it writes into files, which are
 //! read as what they are: a stranger's.
 
@@ -14,6 +14,8 @@ mod bundled;
 mod cache;
 mod compose;
 mod config;
+#[cfg(feature = "docker")]
+mod container;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod reference;
@@ -29,7 +31,7 @@ use async_trait::async_trait;
 use paas_core::archive::{self, Limits};
 use paas_core::{
     AppId, Artifact, ArtifactKind, BuildRequest, Builder, BuilderCapabilities, BuilderId, Context, Detection,
-    Digest, Error, ErrorCode, Manifest, ProviderName, Result, blocking,
+    Digest, Error, ErrorCode, LogWriter, Manifest, ProviderName, Result, blocking,
 };
 use paas_sandbox::{Abilities, Confined, Profile, Toolchains, User, tree};
 
@@ -54,6 +56,8 @@ pub struct BuildpackBuilder {
     packs: Packs,
     caches: Caches,
     toolchains: Toolchains,
+    #[cfg(feature = "docker")]
+    containers: Option<container::Containers>,
     /// A user, and so an app, builds one thing at a time.
     turns: Mutex<HashMap<u128, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -73,7 +77,8 @@ impl BuildpackBuilder {
             Error::new(code, "builds can't be sandboxed").with_source(e)
         };
         let abilities = config.helper.abilities().map_err(broken)?;
-        if !abilities.namespaces {
+        let contained = config.is_contained();
+        if !abilities.namespaces && !contained {
             return Err(Error::new(
                 ErrorCode::Unavailable,
                 "builds need mount namespaces, which this machine doesn't allow: run the platform as root, allow \
@@ -82,8 +87,16 @@ impl BuildpackBuilder {
             ));
         }
         let data = config.data.clone();
+        #[cfg(feature = "docker")]
+        let containers = match &config.stack_image {
+            // Before the folders of their builds are removed.
+            Some((docker, image)) => {
+                Some(container::Containers::open(docker, image, &data.join("work")).await?)
+            }
+            None => None,
+        };
         let bundled = blocking(move || prepare(&data)).await?;
-        let layers = has_layers(&config, &abilities).await;
+        let layers = !contained && has_layers(&config, &abilities).await;
         Ok(Self {
             packs: Packs {
                 kept: config.data.join("packs"),
@@ -93,6 +106,8 @@ impl BuildpackBuilder {
             },
             caches: Caches::new(config.data.join("cache"), layers),
             toolchains: Toolchains::here(),
+            #[cfg(feature = "docker")]
+            containers,
             abilities,
             config,
             turns: Mutex::default(),
@@ -131,7 +146,47 @@ impl BuildpackBuilder {
         Ok(vec![pack.to_owned()])
     }
 
-    /// The shell, inside its walls.
+    /// Runs the shell inside its walls: a container's, or those of a sandbox.
+    async fn shell(
+        &self,
+        ctx: &Context,
+        log: &LogWriter,
+        (packs, profile): (usize, Profile),
+        request: &BuildRequest,
+    ) -> Result<run::Ended> {
+        let timeout = self.config.timeout;
+        #[cfg(feature = "docker")]
+        if let Some(containers) = &self.containers {
+            let shell = container::Shell {
+                arguments: arguments(packs),
+                environment: self.environment(request),
+                profile: profile.limits(self.config.limits),
+            };
+            return containers.run(ctx, log, shell, request, timeout).await;
+        }
+        let command = self.command(packs, profile, request);
+        run::run(ctx, log, &command, &request.config, timeout).await
+    }
+
+    fn environment(&self, request: &BuildRequest) -> Vec<(String, String)> {
+        let revision = &request.checkout.revision;
+        let version = revision.id.clone().unwrap_or_else(|| request.checkout.digest.hex());
+        let ours = [
+            ("BUILDPACK_LOG_FILE", "/dev/null"),
+            ("CURL_CONNECT_TIMEOUT", "30"),
+            ("CURL_TIMEOUT", "180"),
+            ("HOME", seen::HOME),
+            ("LANG", "C.UTF-8"),
+            ("SOURCE_DATE_EPOCH", EPOCH),
+            ("SOURCE_VERSION", &version),
+            ("STACK", &self.config.stack),
+            ("TERM", "dumb"),
+        ];
+        let ours = ours.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        ours.chain(self.config.env.clone()).collect()
+    }
+
+    /// The shell, inside the sandbox's walls.
     fn command(&self, packs: usize, profile: Profile, request: &BuildRequest) -> Confined {
         let mut profile = profile.limits(self.config.limits).hide(&self.config.data);
         for folder in &self.toolchains.folders {
@@ -140,23 +195,10 @@ impl BuildpackBuilder {
         for path in &self.config.hidden {
             profile = profile.hide(path);
         }
-        let revision = &request.checkout.revision;
-        let version = revision.id.clone().unwrap_or_else(|| request.checkout.digest.hex());
         Confined::new(&self.config.helper, profile, "bash")
-            .args(["--noprofile", "--norc", "-c", SCRIPT, "paas-build"])
-            .args([seen::BUILD, seen::CACHE, seen::ENV, seen::RESULT])
-            .args((0..packs).map(|number| format!("{}/{number}", seen::PACKS)))
-            .env("BUILDPACK_LOG_FILE", "/dev/null")
-            .env("CURL_CONNECT_TIMEOUT", "30")
-            .env("CURL_TIMEOUT", "180")
-            .env("HOME", seen::HOME)
-            .env("LANG", "C.UTF-8")
+            .args(arguments(packs))
             .env("PATH", &self.toolchains.path)
-            .env("SOURCE_DATE_EPOCH", EPOCH)
-            .env("SOURCE_VERSION", version)
-            .env("STACK", &self.config.stack)
-            .env("TERM", "dumb")
-            .envs(&self.config.env)
+            .envs(self.environment(request))
     }
 
     /// What a build that ended badly says: the shell knows where it stopped, unless it was killed.
@@ -258,11 +300,10 @@ impl BuildpackBuilder {
         })
         .await?;
         let profile = cache.show(work.show(Profile::new()).bind(&dir, seen::BUILD), Path::new(seen::CACHE));
-        let command = self.command(packs.len(), profile, request);
         let mut redactor = ctx.log.redactor().clone();
         redactor.learn(&request.config);
         let log = ctx.log.redacting(redactor);
-        let ended = run::run(ctx, &log, &command, &request.config, self.config.timeout).await?;
+        let ended = self.shell(ctx, &log, (packs.len(), profile), request).await?;
         if !ended.status.success() {
             return Err(self.failure(&work, &packs, ended));
         }
@@ -291,8 +332,9 @@ impl Builder for BuildpackBuilder {
 
     fn capabilities(&self) -> BuilderCapabilities {
         let mut able = BuilderCapabilities::full();
-        able.isolated = self.abilities.isolated();
-        able.cancel = self.abilities.groups;
+        let contained = self.config.is_contained();
+        able.isolated = contained || self.abilities.isolated();
+        able.cancel = contained || self.abilities.groups;
         able
     }
 
@@ -335,7 +377,11 @@ impl Builder for BuildpackBuilder {
     fn inputs(&self, request: &BuildRequest) -> Digest {
         let mut parts = vec![self.config.stack.clone(), self.config.slug_bytes.to_string()];
         parts.extend(self.config.env.iter().map(|(key, value)| format!("{key}={value}")));
-        parts.extend(self.toolchains.identity());
+        #[cfg(feature = "docker")]
+        let image = self.containers.as_ref().map(|containers| vec![containers.image().to_owned()]);
+        #[cfg(not(feature = "docker"))]
+        let image = None;
+        parts.extend(image.unwrap_or_else(|| self.toolchains.identity()));
         parts.extend(request.buildpacks.iter().cloned());
         // What a branch, a folder or a URL holds today is known once it was fetched. An app that names such a pack is
         // built each time, as all are on Heroku, and so gets what was mended in the pack.
@@ -346,6 +392,14 @@ impl Builder for BuildpackBuilder {
         }
         Digest::of_parts(parts)
     }
+}
+
+/// What bash is told for so many packs.
+fn arguments(packs: usize) -> Vec<String> {
+    let fixed = ["--noprofile", "--norc", "-c", SCRIPT, "paas-build"];
+    let folders = [seen::BUILD, seen::CACHE, seen::ENV, seen::RESULT];
+    let packs = (0..packs).map(|number| format!("{}/{number}", seen::PACKS));
+    fixed.into_iter().chain(folders).map(str::to_owned).chain(packs).collect()
 }
 
 /// Makes the folders, removes what a killed engine left, and unpacks the bundled packs.

@@ -43,16 +43,10 @@ pub(super) async fn run(
     let output = child.stdout.take();
     let ended = {
         let reading = async {
-            let Some(output) = output else { return Ok(()) };
-            let mut lines = Lines::new(BufReader::new(output), log.redactor(), LINE);
-            while let Some(line) = lines.next().await? {
-                log.line(&line);
-                if tail.len() == TAIL {
-                    tail.pop_front();
-                }
-                tail.push_back(log.shown(&line));
+            match output {
+                Some(output) => copy(BufReader::new(output), log, &mut tail).await,
+                None => Ok(()),
             }
-            Ok::<_, io::Error>(())
         };
         // Waiting ends what outlives the shell, and so the output too.
         let running = async { tokio::join!(child.wait(), reading) };
@@ -66,9 +60,7 @@ pub(super) async fn run(
         }
         Ok(Err(_)) => {
             child.stop(GRACE).await.map_err(failed)?;
-            let minutes = timeout.as_secs_f64() / 60.0;
-            let message = format!("the build took longer than {minutes:.0} minutes and was stopped");
-            Err(Error::new(ErrorCode::Timeout, message).with_output(tail))
+            Err(late(timeout, tail))
         }
         Err(cancelled) => {
             child.stop(GRACE).await.map_err(failed)?;
@@ -77,17 +69,42 @@ pub(super) async fn run(
     }
 }
 
-/// Config vars for the shell to read: in a file that exists only in memory, `NAME NUL VALUE NUL`.
+/// Copies what the build says to its log, line by line, and keeps the last lines.
+pub(super) async fn copy(
+    output: impl AsyncBufRead + Unpin,
+    log: &LogWriter,
+    tail: &mut VecDeque<String>,
+) -> io::Result<()> {
+    let mut lines = Lines::new(output, log.redactor(), LINE);
+    while let Some(line) = lines.next().await? {
+        log.line(&line);
+        if tail.len() == TAIL {
+            tail.pop_front();
+        }
+        tail.push_back(log.shown(&line));
+    }
+    Ok(())
+}
+
+/// What is said of a build that took too long.
+pub(super) fn late(timeout: Duration, tail: Vec<String>) -> Error {
+    let minutes = timeout.as_secs_f64() / 60.0;
+    let message = format!("the build took longer than {minutes:.0} minutes and was stopped");
+    Error::new(ErrorCode::Timeout, message).with_output(tail)
+}
+
+/// Config vars as the shell reads them: `NAME NUL VALUE NUL`.
+pub(super) fn vars(config: &ConfigVars) -> Vec<u8> {
+    let parts = config.iter().flat_map(|(key, value)| [key.as_str(), value.expose()]);
+    parts.flat_map(|part| part.bytes().chain([0])).collect()
+}
+
+/// Config vars for the shell to read: in a file that exists only in memory.
 fn stdin(config: &ConfigVars) -> Result<File> {
     let failed = |e| Error::from_io("can't hand config vars to the build", e);
     let memory = rustix::fs::memfd_create("paas-config", rustix::fs::MemfdFlags::CLOEXEC);
     let mut file = File::from(memory.map_err(|e| failed(e.into()))?);
-    for (key, value) in config.iter() {
-        for part in [key.as_str(), value.expose()] {
-            file.write_all(part.as_bytes()).and_then(|()| file.write_all(&[0])).map_err(failed)?;
-        }
-    }
-    file.rewind().map_err(failed)?;
+    file.write_all(&vars(config)).and_then(|()| file.rewind()).map_err(failed)?;
     Ok(file)
 }
 

@@ -6,21 +6,16 @@
 //! Console.output ──┘  (framed without terminal) └── standard output and error
 //! ```
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as Client;
 use bollard::query_parameters::{KillContainerOptions, ResizeContainerTTYOptions};
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::stream;
 use paas_core::{Console, Control, Error, ErrorCode, Redactor, Result, Window};
-use paas_docker::{bollard, failed, nothing};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use paas_docker::{bollard, failed, nothing, unframed};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::census::{State, time};
@@ -34,9 +29,6 @@ const DOING: &str = "can't sit down at a container";
 
 /// How often whoever stays is told that nobody sits there any more, as on Heroku.
 const HANGUPS: u32 = 3;
-
-/// At most so much of a frame is held at once, in bytes.
-const PIECE: usize = 16 << 10;
 
 impl DockerLauncher {
     /// Starts it with its input and output in the caller's hands.
@@ -175,50 +167,5 @@ impl Drop for Attached {
             let _tasks = self.tasks.enter();
             self.launcher.hang_up(self.id, self.container.clone(), self.record.clone());
         }
-    }
-}
-
-/// The bytes of both streams of a container without a terminal. Docker frames them: one byte that says which stream,
-/// three of nothing, four of length.
-fn unframed(from: impl AsyncRead + Send + Unpin + 'static) -> impl AsyncRead + Send + Unpin + 'static {
-    let pieces = stream::try_unfold((from, 0), |(mut from, mut left)| async move {
-        while left == 0 {
-            let mut head = [0; 8];
-            match from.read_exact(&mut head).await {
-                Ok(_) => left = (&head[4..]).get_u32() as usize,
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-                Err(e) => return Err(e),
-            }
-        }
-        let mut piece = BytesMut::zeroed(left.min(PIECE));
-        let read = from.read(&mut piece).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        piece.truncate(read);
-        Ok::<_, io::Error>(Some((Bytes::from(piece), (from, left - read))))
-    });
-    StreamReader::new(Box::pin(pieces))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn both_streams_come_as_one_and_a_frame_that_breaks_off_is_an_error() {
-        let framed = [
-            &[1, 0, 0, 0, 0, 0, 0, 3][..],
-            b"one",
-            &[2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 3],
-            b"two",
-        ];
-        let framed = framed.concat();
-        let mut text = String::new();
-        unframed(io::Cursor::new(framed.clone())).read_to_string(&mut text).await.unwrap();
-        assert_eq!(text, "onetwo");
-        let cut = framed[..framed.len() - 1].to_vec();
-        let error = unframed(io::Cursor::new(cut)).read_to_string(&mut text).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn outlives_releases_and_goes_with_the_app(world: &dyn RuntimeW
     count(&mut subject, 2).await;
     count(&mut other, 1).await;
     let volume = mount().volume;
-    assert_eq!(subject.runtime().volumes(&subject.app.0).await.unwrap(), [volume.clone()]);
+    assert_eq!(subject.runtime().volumes(&subject.app.0).await.unwrap(), std::slice::from_ref(&volume));
     subject.runtime().remove_volume(&subject.ctx(), &subject.app.0, &volume).await.unwrap();
     subject.runtime().remove_volume(&subject.ctx(), &subject.app.0, &volume).await.unwrap();
     assert_eq!(subject.runtime().volumes(&subject.app.0).await.unwrap(), []);
