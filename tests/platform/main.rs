@@ -18,6 +18,8 @@ mod life;
 mod pushes;
 mod replace;
 mod secrets;
+#[cfg(feature = "docker")]
+mod stack;
 mod steady;
 mod trouble;
 #[cfg(feature = "docker")]

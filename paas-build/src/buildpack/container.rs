@@ -200,10 +200,10 @@ fn folder(profile: &Profile) -> String {
 fn host(profile: &Profile, network: String) -> HostConfig {
     let limits = profile.limits;
     let limit = |value: u64| i64::try_from(value).ok().filter(|value| *value > 0);
-    let ulimit = |name: &str, value: u64| {
-        let value = limit(value)?;
-        Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) })
-    };
+    // How many files it may open is Docker's to say: more than the daemon itself may, nobody can be given.
+    let file_size = limit(limits.file_size).map(|bytes| {
+        vec![ResourcesUlimits { name: Some("fsize".to_owned()), soft: Some(bytes), hard: Some(bytes) }]
+    });
     let bind = |from: &PathBuf, to: &Path, writable: bool| Mount {
         typ: Some(MountType::BIND),
         source: Some(from.display().to_string()),
@@ -220,12 +220,7 @@ fn host(profile: &Profile, network: String) -> HostConfig {
         memory_swap: limit(limits.memory),
         nano_cpus: limit(u64::from(limits.cpu) * 1_000_000),
         pids_limit: limit(u64::from(limits.tasks)),
-        ulimits: Some(
-            [ulimit("nofile", limits.open_files), ulimit("fsize", limits.file_size)]
-                .into_iter()
-                .flatten()
-                .collect(),
-        ),
+        ulimits: file_size,
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         // The folders belong to the build's user, who is nobody's root, by its number on this machine.

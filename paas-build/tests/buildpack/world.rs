@@ -43,7 +43,15 @@ impl World {
 
     /// Another builder on the same data, as at the next start.
     pub(crate) async fn again(&self) -> BuildpackBuilder {
-        BuildpackBuilder::open(Self::config(self.dir.path(), self.blobs.clone())).await.unwrap()
+        self.again_with(|config| config).await
+    }
+
+    pub(crate) async fn again_with(
+        &self,
+        change: impl FnOnce(BuildpackConfig) -> BuildpackConfig,
+    ) -> BuildpackBuilder {
+        let config = change(Self::config(self.dir.path(), self.blobs.clone()));
+        BuildpackBuilder::open(config).await.unwrap()
     }
 
     /// A buildpack of bash scripts, and how an app names it.

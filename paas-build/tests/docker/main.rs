@@ -5,6 +5,9 @@
 mod builds;
 mod conformance;
 mod images;
+mod packs;
+#[path = "../buildpack/world.rs"]
+mod packs_world;
 mod registry;
 mod secrets;
 mod world;

@@ -70,6 +70,13 @@ impl Case {
         containers.into_iter().filter_map(|container| container.id).chain(volumes).collect()
     }
 
+    /// How many containers of the platform carry these labels, also ended ones.
+    pub(crate) fn count(&self, labels: &[(&str, &str)]) -> usize {
+        let filters = Some(self.docker.ours(labels));
+        let options = ListContainersOptions { all: true, filters, ..Default::default() };
+        self.runtime.block_on(self.docker.client().list_containers(Some(options))).unwrap().len()
+    }
+
     /// How many images of the platform there are.
     fn images(&self) -> usize {
         let filters = self.docker.ours(&[]);
