@@ -81,12 +81,15 @@ impl BuildpackConfig {
     }
 
     /// Whether builds run in containers.
+    #[cfg(feature = "docker")]
     pub(super) fn is_contained(&self) -> bool {
-        #[cfg(feature = "docker")]
-        let contained = self.stack_image.is_some();
-        #[cfg(not(feature = "docker"))]
-        let contained = false;
-        contained
+        self.stack_image.is_some()
+    }
+
+    #[cfg(not(feature = "docker"))]
+    #[allow(clippy::unused_self, reason = "it is the same question")]
+    pub(super) fn is_contained(&self) -> bool {
+        false
     }
 
     /// The stack's name, which buildpacks read from `STACK`.

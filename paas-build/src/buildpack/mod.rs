@@ -146,6 +146,15 @@ impl BuildpackBuilder {
         Ok(vec![pack.to_owned()])
     }
 
+    /// What apps are built with: another one gives another artifact.
+    fn languages(&self) -> Vec<String> {
+        #[cfg(feature = "docker")]
+        if let Some(containers) = &self.containers {
+            return vec![containers.image().to_owned()];
+        }
+        self.toolchains.identity()
+    }
+
     /// Runs the shell inside its walls: a container's, or those of a sandbox.
     async fn shell(
         &self,
@@ -377,11 +386,7 @@ impl Builder for BuildpackBuilder {
     fn inputs(&self, request: &BuildRequest) -> Digest {
         let mut parts = vec![self.config.stack.clone(), self.config.slug_bytes.to_string()];
         parts.extend(self.config.env.iter().map(|(key, value)| format!("{key}={value}")));
-        #[cfg(feature = "docker")]
-        let image = self.containers.as_ref().map(|containers| vec![containers.image().to_owned()]);
-        #[cfg(not(feature = "docker"))]
-        let image = None;
-        parts.extend(image.unwrap_or_else(|| self.toolchains.identity()));
+        parts.extend(self.languages());
         parts.extend(request.buildpacks.iter().cloned());
         // What a branch, a folder or a URL holds today is known once it was fetched. An app that names such a pack is
         // built each time, as all are on Heroku, and so gets what was mended in the pack.
