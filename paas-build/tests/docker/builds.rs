@@ -44,6 +44,26 @@ async fn the_pusher_reads_along_step_by_step() {
 }
 
 #[tokio::test]
+async fn an_unchanged_step_is_not_run_again_and_a_changed_file_runs_what_follows_it() {
+    let Some(world) = World::new().await else { return };
+    let note = |file: &str| format!("RUN cat /proc/sys/kernel/random/uuid >/{file}\n");
+    let steps = [note("early"), "COPY index.html /\n".to_owned(), note("late")].concat();
+    let dockerfile = format!("{FROM}{steps}CMD [\"httpd\", \"-f\"]\n");
+    let app = world.app(&[("Dockerfile", &dockerfile), ("index.html", "hello")]);
+    let built = async || {
+        let artifact = app.build().await.unwrap();
+        let (early, late) = (world.file(&artifact, "early").await, world.file(&artifact, "late").await);
+        (early.unwrap(), late.unwrap())
+    };
+    let first = built().await;
+    assert_eq!(built().await, first, "nothing has changed");
+    app.write("index.html", "hello again");
+    let changed = built().await;
+    assert_eq!(changed.0, first.0, "it comes before what has changed");
+    assert_ne!(changed.1, first.1, "it follows what has changed");
+}
+
+#[tokio::test]
 async fn an_image_is_pinned_and_says_whose_it_is_and_of_what() {
     let Some(world) = World::new().await else { return };
     let app = world.app(&[("Dockerfile", &format!("{FROM}CMD [\"true\"]\n"))]);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use paas_core::{RunSpec, Runtime};
-use paas_docker::bollard::models::{ContainerCreateBody, NetworkCreateRequest};
+use paas_core::{ErrorCode, Mount, RunSpec, Runtime};
+use paas_docker::bollard::models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateRequest};
 use paas_docker::bollard::query_parameters::{
     CommitContainerOptions, CreateContainerOptions, ListContainersOptions, ListImagesOptions,
-    ListNetworksOptions,
+    ListNetworksOptions, ListVolumesOptions,
 };
 use paas_docker::testkit::DaemonOptions;
 use paas_docker::{bollard, label};
@@ -23,7 +23,9 @@ async fn inventory(client: &bollard::Docker) -> BTreeSet<String> {
     let containers = containers.into_iter().map(|one| format!("container {:?} {:?}", one.names, one.state));
     let images = images.into_iter().map(|one| format!("image {} {:?}", one.id, one.repo_tags));
     let networks = networks.into_iter().map(|one| format!("network {:?} {:?}", one.name, one.id));
-    containers.chain(images).chain(networks).collect()
+    let volumes = client.list_volumes(None::<ListVolumesOptions>).await.unwrap().volumes.unwrap_or_default();
+    let volumes = volumes.into_iter().map(|one| format!("volume {}", one.name));
+    containers.chain(images).chain(networks).chain(volumes).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,16 +63,21 @@ async fn what_the_platform_did_not_make_stays_and_of_what_it_made_nothing_does()
         client.commit_container(options, config).await.unwrap();
         let network = NetworkCreateRequest {
             name: format!("{platform}.tidy-{}", running.len()),
-            labels,
+            labels: labels.clone(),
             ..NetworkCreateRequest::default()
         };
         client.create_network(network).await.unwrap();
+        let name = Some(format!("paas-{platform}-{}-data", uuid::Uuid::now_v7()));
+        let volume = VolumeCreateRequest { name, labels, ..VolumeCreateRequest::default() };
+        client.create_volume(volume).await.unwrap();
         running.push(id);
     }
     let before = inventory(client).await;
     {
         let runtime = world.runtime().await;
-        runtime.ensure(&world.ctx(), &spec("tidy", "worker", IDLE, &image)).await.unwrap();
+        let keeps = vec![Mount::new("data".parse().unwrap(), "/data".parse().unwrap())];
+        let first = spec("tidy", "worker", IDLE, &image).with_volumes(keeps);
+        runtime.ensure(&world.ctx(), &first).await.unwrap();
         up(&runtime, "tidy", 1).await;
     }
     let runtime = world.runtime().await;
@@ -109,4 +116,24 @@ async fn a_slugs_image_is_made_once_and_goes_with_the_last_release_that_needs_it
     runtime.retire(&world.ctx(), &first.app, second.release).await.unwrap();
     assert_eq!(images().await, 0);
     runtime.forget(&world.ctx(), &first.app).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_one_instance_holds_is_given_to_no_second_one() {
+    let Some(world) = World::shared(Kind::Image).await else { return };
+    let runtime = world.runtime().await;
+    let image = world.image(&[], |_| {}).await;
+    let keeps = || vec![Mount::new("data".parse().unwrap(), "/data".parse().unwrap())];
+    let first = spec("holder", "worker", IDLE, &image).with_volumes(keeps());
+    runtime.ensure(&world.ctx(), &first).await.unwrap();
+    up(&runtime, "holder", 1).await;
+    let mut second = spec("holder", "worker", IDLE, &image).with_volumes(keeps());
+    second.app_id = first.app_id;
+    let error = runtime.ensure(&world.ctx(), &second).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+    assert!(error.message().contains("the volume data of holder is held by the container"), "{error}");
+    runtime.retire(&world.ctx(), &first.app, first.release).await.unwrap();
+    runtime.ensure(&world.ctx(), &second).await.unwrap();
+    up(&runtime, "holder", 1).await;
+    runtime.forget(&world.ctx(), &second.app).await.unwrap();
 }

@@ -14,7 +14,8 @@ use paas_core::{
 use paas_docker::bollard::models::{ContainerConfig, ContainerCreateBody};
 use paas_docker::bollard::query_parameters::{
     CommitContainerOptions, ListContainersOptions, ListImagesOptions, ListNetworksOptions,
-    RemoveContainerOptions, RemoveImageOptions, UploadToContainerOptions, WaitContainerOptions,
+    ListVolumesOptions, RemoveContainerOptions, RemoveImageOptions, RemoveVolumeOptions,
+    UploadToContainerOptions, WaitContainerOptions,
 };
 use paas_docker::testkit::{BaseImage, DaemonOptions, TestDaemon};
 use paas_docker::{Docker, Subnets, bollard};
@@ -341,6 +342,10 @@ async fn remove_all(docker: &Docker) {
     for network in client.list_networks(Some(ListNetworksOptions { filters: filters.clone() })).await.unwrap()
     {
         client.remove_network(&network.id.unwrap()).await.unwrap();
+    }
+    let volumes = ListVolumesOptions { filters: filters.clone() };
+    for volume in client.list_volumes(Some(volumes)).await.unwrap().volumes.unwrap_or_default() {
+        client.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await.unwrap();
     }
     let images = ListImagesOptions { filters, ..Default::default() };
     for image in client.list_images(Some(images)).await.unwrap() {
