@@ -138,13 +138,10 @@ impl Upstream {
         self.shared.reap(now);
     }
 
-    /// How busy it is, for one that takes so long until it bears its share.
-    pub(super) fn load(&self, now: Instant, slow_start: Duration) -> f64 {
+    /// Which share of requests it bears now, for one that takes so long until it bears all of its own.
+    pub(super) fn share(&self, now: Instant, slow_start: Duration) -> f64 {
         let age = now.saturating_duration_since(self.made);
-        let share = (age.as_secs_f64() / slow_start.as_secs_f64()).clamp(0.01, 1.0);
-        #[allow(clippy::cast_precision_loss, reason = "nobody has so many requests in flight")]
-        let in_flight = self.in_flight() as f64;
-        (in_flight + 1.0) / share
+        (age.as_secs_f64() / slow_start.as_secs_f64()).clamp(0.01, 1.0)
     }
 }
 

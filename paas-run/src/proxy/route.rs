@@ -181,54 +181,28 @@ impl Route {
         now: Instant,
         wanted: Option<&str>,
     ) -> &'a Arc<Upstream> {
-        let Some(rules) = rules else { return self.less_busy_of_two(upstreams, None, now) };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let Some(rules) = rules else {
+            return &upstreams[less_busy_of_two(turn, upstreams.len(), |at| upstreams[at].in_flight())];
+        };
         let known = wanted.and_then(|wanted| upstreams.iter().find(|upstream| upstream.token == wanted));
         if let Some(known) = known {
             return known;
         }
-        let slow_start = rules.slow_start();
-        match rules.settings.balance {
-            Balance::Random => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
-                // Neighbouring turns are far from each other in its upper bits (Knuth, section 6.4).
-                let random =
-                    usize::try_from(turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33).unwrap_or_default();
-                &upstreams[random % upstreams.len()]
-            }
-            Balance::LeastConnections => {
-                // Beginning elsewhere each time, or the first would get whatever is equal.
-                let first = self.turn.fetch_add(1, Ordering::Relaxed) % upstreams.len();
-                let all = upstreams[first..].iter().chain(&upstreams[..first]);
-                let least = match slow_start {
-                    None => all.min_by_key(|upstream| upstream.in_flight()),
-                    Some(time) => {
-                        all.min_by(|one, other| one.load(now, time).total_cmp(&other.load(now, time)))
-                    }
-                };
-                least.unwrap_or(&upstreams[first])
-            }
-            _ => self.less_busy_of_two(upstreams, slow_start, now),
-        }
-    }
-
-    /// The power of two choices: nearly as even as looking at all of them, at the cost of looking at two.
-    fn less_busy_of_two<'a>(
-        &self,
-        upstreams: &'a [Arc<Upstream>],
-        slow_start: Option<Duration>,
-        now: Instant,
-    ) -> &'a Arc<Upstream> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let first = turn % upstreams.len();
-        // A second one that isn't the first, at a distance that changes.
-        let step = 1 + (turn / upstreams.len()) % (upstreams.len() - 1);
-        let second = (first + step) % upstreams.len();
-        let (first, second) = (&upstreams[first], &upstreams[second]);
-        let less = match slow_start {
-            None => second.in_flight() < first.in_flight(),
-            Some(time) => second.load(now, time) < first.load(now, time),
+        let Some(slow_start) = rules.slow_start() else {
+            return &upstreams[pick(rules, turn, upstreams.len(), |at| upstreams[at].in_flight())];
         };
-        if less { second } else { first }
+        // One that is half as far as the oldest takes part in half of the choices.
+        let shares: Vec<_> = upstreams.iter().map(|upstream| upstream.share(now, slow_start)).collect();
+        let most = shares.iter().copied().fold(0.0, f64::max);
+        let dice = f64::from(random(turn)) / f64::from(u32::MAX);
+        let taking: Vec<_> = upstreams
+            .iter()
+            .zip(shares)
+            .filter(|(_, share)| share / most >= dice)
+            .map(|(one, _)| one)
+            .collect();
+        taking[pick(rules, turn, taking.len(), |at| taking[at].in_flight())]
     }
 
     /// How many backends there are.
@@ -328,6 +302,32 @@ impl Set {
     }
 }
 
+/// A number without a pattern: neighbouring turns are far from each other in it (Knuth, section 6.4).
+fn random(turn: usize) -> u32 {
+    u32::try_from((turn as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).unwrap_or_default()
+}
+
+/// Which of so many gets a request, as the app wants it.
+fn pick(rules: &Rules, turn: usize, count: usize, in_flight: impl Fn(usize) -> usize) -> usize {
+    match rules.settings.balance {
+        Balance::Random => random(turn) as usize % count,
+        // Beginning elsewhere each time, or the first would get whatever is equal.
+        Balance::LeastConnections => {
+            (0..count).map(|step| (turn + step) % count).min_by_key(|at| in_flight(*at)).unwrap_or_default()
+        }
+        _ => less_busy_of_two(turn, count, in_flight),
+    }
+}
+
+/// The power of two choices: nearly as even as looking at all of them, at the cost of looking at two.
+fn less_busy_of_two(turn: usize, count: usize, in_flight: impl Fn(usize) -> usize) -> usize {
+    let first = turn % count;
+    // A second one that isn't the first, at a distance that changes.
+    let step = 1 + (turn / count) % (count - 1).max(1);
+    let second = (first + step) % count;
+    if in_flight(second) < in_flight(first) { second } else { first }
+}
+
 /// What it means that an app in this state has no backends.
 fn nobody(state: RouteState) -> Fault {
     match state {
@@ -337,5 +337,55 @@ fn nobody(state: RouteState) -> Fault {
         RouteState::Maintenance => Fault::Maintenance,
         // A state of a newer core.
         _ => Fault::Platform,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paas_core::AppId;
+
+    use super::*;
+
+    fn routes(generation: u64, id: AppId, balance: Balance, ports: &[u16]) -> AppRoutes {
+        let mut routes = AppRoutes::new("hello".parse().expect("a name"), id, generation);
+        routes.backends = ports
+            .iter()
+            .map(|port| Backend::new(format!("web.{port}"), ([127, 0, 0, 1], *port).into()))
+            .collect();
+        (routes.settings.balance, routes.settings.slow_start) = (balance, 60);
+        routes.state = RouteState::Serving;
+        routes
+    }
+
+    /// How many of a thousand requests, one after the other, each of these gets.
+    fn shares<const N: usize>(route: &Route, ports: [u16; N]) -> [usize; N] {
+        let mut counts = [0; N];
+        for _ in 0..1000 {
+            let claim = route.claim(Instant::now(), None, false).expect("somebody is there");
+            let port = claim.upstream.backend.address.port();
+            counts[ports.iter().position(|known| *known == port).expect("one of them")] += 1;
+        }
+        counts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_instance_gets_its_share_by_and_by_and_new_ones_share_alike() {
+        for balance in [Balance::TwoChoices, Balance::Random, Balance::LeastConnections] {
+            let pools = Arc::new(Pools::new(&super::super::ProxyConfig::default()));
+            let (route, id) = (Route::new("hello".parse().expect("a name")), AppId::new());
+            route.swap(&routes(1, id, balance, &[1, 2]), &pools);
+            let near = |count: usize, expected: usize| count.abs_diff(expected) <= 60;
+            tokio::time::advance(Duration::from_secs(2)).await;
+            let equal = shares(&route, [1, 2]);
+            assert!(near(equal[0], 500), "{balance:?}: {equal:?}");
+            tokio::time::advance(Duration::from_secs(60)).await;
+            route.swap(&routes(2, id, balance, &[1, 2, 3]), &pools);
+            for (seconds, expected) in [(0, 3), (15, 83), (30, 166), (60, 333)] {
+                let all = shares(&route, [1, 2, 3]);
+                assert!(near(all[2], expected), "{balance:?} after {seconds} s: {all:?}");
+                assert!(near(all[0], all[1]), "{balance:?} after {seconds} s: {all:?}");
+                tokio::time::advance(Duration::from_secs(if seconds == 30 { 30 } else { 15 })).await;
+            }
+        }
     }
 }
