@@ -99,6 +99,7 @@ impl Machine {
 
     /// Leaves what runs to another process.
     pub(crate) async fn let_go(&self) -> Result<()> {
+        self.postgres.let_go();
         self.runtime.close().await
     }
 

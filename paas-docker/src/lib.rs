@@ -18,6 +18,7 @@
 mod ask;
 mod connect;
 mod errors;
+mod follow;
 mod frames;
 pub mod label;
 mod network;
@@ -29,6 +30,7 @@ pub use ask::{Answer, Body, away, nothing};
 pub use bollard;
 pub use connect::{Docker, DockerConfig};
 pub use errors::failed;
+pub use follow::Happened;
 pub use frames::unframed;
 pub use network::Subnets;
 pub use platform::PlatformName;

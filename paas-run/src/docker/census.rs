@@ -10,22 +10,17 @@ use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
     ContainerSummaryStateEnum as Shown, EventMessage,
 };
-use bollard::query_parameters::{
-    EventsOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
-};
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions, RemoveContainerOptions};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use paas_core::{Clock, Error, ErrorCode, Result};
-use paas_docker::{Docker, bollard, failed, label};
+use paas_docker::{Docker, Happened, bollard, failed, label};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 use super::Reach;
 use super::record::Record;
 use crate::supervisor::LaunchId;
-
-/// How often everything is looked at, whatever the events say.
-const TRUTH: Duration = Duration::from_secs(15);
 
 /// How often a daemon that doesn't answer is asked again.
 const REST: Duration = Duration::from_millis(250);
@@ -300,36 +295,18 @@ impl Census {
     }
 
     async fn listen(&self, since: &mut DateTime<Utc>) -> Result<std::convert::Infallible> {
-        let mut filters = self.docker.ours(&[]);
-        filters.insert("type".into(), vec!["container".into()]);
-        filters.insert("event".into(), ["create", "die", "destroy", "oom"].map(String::from).to_vec());
-        let options = EventsOptions {
-            since: Some(since.timestamp().to_string()),
-            filters: Some(filters),
-            ..EventsOptions::default()
-        };
-        let client = self.docker.patient(Duration::from_secs(365 * 86_400));
-        let events = client.events(Some(options));
-        tokio::pin!(events);
-        let mut truth = interval(TRUTH);
-        truth.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(event)) => {
-                        if self.happened(&event, since) == Told::Unknown {
-                            self.look_at_all().await?;
-                        }
-                    }
-                    Some(Err(e)) => return Err(failed("can't hear what happens to containers", e)),
-                    None => {
-                        let text = "Docker tells no more of what happens to containers";
-                        return Err(Error::new(ErrorCode::Unavailable, text));
-                    }
-                },
-                _ = truth.tick() => self.look_at_all().await?,
+        let kinds = ["create", "die", "destroy", "oom"];
+        let mut happening = self.docker.follow(&[], &kinds, Some(since.timestamp()));
+        while let Some(happened) = happening.next().await {
+            let look = match happened? {
+                Happened::Event(event) => self.happened(&event, since) == Told::Unknown,
+                _ => true,
+            };
+            if look {
+                self.look_at_all().await?;
             }
         }
+        Err(Error::new(ErrorCode::Unavailable, "Docker tells no more of what happens to containers"))
     }
 
     fn happened(&self, event: &EventMessage, since: &mut DateTime<Utc>) -> Told {

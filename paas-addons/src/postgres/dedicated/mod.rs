@@ -15,62 +15,32 @@ mod config;
 mod container;
 mod image;
 mod record;
+mod servers;
+mod session;
 mod setup;
 mod watch;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use paas_core::{
-    AddonId, BindRequest, Clock, Context, Error, ErrorCode, Plan, ProvisionRequest, Result, Retry,
-    SystemClock,
-};
-use postgres_protocol::password::scram_sha_256;
-use tokio::time::{Instant, sleep};
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use paas_core::{AddonId, BindRequest, Context, Error, Plan, ProvisionRequest, Result};
 
 pub use self::config::{DedicatedConfig, DedicatedPlan, Reach};
-use self::container::{ADMIN, Container};
 use self::record::{Record, Records};
+use self::servers::Shared;
+pub(super) use self::session::OneServer;
 use self::watch::Watch;
 use super::database::Database;
-use super::server::{self, Endpoint};
-use super::{PasswordKey, PostgresServer, database, error};
-
-/// Recovery after a crash reads what was written since the last checkpoint: at most `max_wal_size`.
-const START_LIMIT: Duration = Duration::from_secs(300);
-const POLL: Duration = Duration::from_millis(50);
+use super::{PasswordKey, PostgresServer};
 
 /// The dedicated servers of a platform. Clones are the same.
 #[derive(Clone)]
 pub struct Dedicated {
     shared: Arc<Shared>,
     watch: Arc<Mutex<Option<Watch>>>,
-}
-
-struct Shared {
-    config: DedicatedConfig,
-    records: Records,
-    key: PasswordKey,
-    /// They were stopped on purpose.
-    stopped: AtomicBool,
-    servers: Mutex<HashMap<AddonId, PostgresServer>>,
-    turns: Mutex<HashMap<AddonId, Arc<Turns>>>,
-}
-
-/// Who works on one server.
-#[derive(Debug, Default)]
-struct Turns {
-    /// Making, binding, upgrading, destroying.
-    life: tokio::sync::Mutex<()>,
-    /// Whoever makes or removes its container, for a moment.
-    container: tokio::sync::Mutex<()>,
 }
 
 impl Dedicated {
@@ -81,9 +51,7 @@ impl Dedicated {
     pub fn open(config: DedicatedConfig) -> Result<Self> {
         let records = Records::open(config.folder.clone())?;
         let key = PasswordKey::open(&records.key())?;
-        let (servers, turns, stopped) = Default::default();
-        let shared = Arc::new(Shared { config, records, key, stopped, servers, turns });
-        Ok(Self { shared, watch: Arc::default() })
+        Ok(Self { shared: Arc::new(Shared::new(config, records, key)), watch: Arc::default() })
     }
 
     /// Starts what doesn't run, and looks after all from then on. Call it when the platform starts.
@@ -91,7 +59,7 @@ impl Dedicated {
     /// # Errors
     /// `unavailable` with a server's last words.
     pub async fn resume(&self) -> Result<()> {
-        self.shared.stopped.store(false, Ordering::SeqCst);
+        self.shared.left_alone.store(false, Ordering::SeqCst);
         let all = self.shared.records.ready()?;
         let all = all.into_iter().map(|addon| async move {
             let server = OneServer { shared: self.shared.clone(), addon };
@@ -103,13 +71,18 @@ impl Dedicated {
         resumed.map(drop)
     }
 
+    /// Looks after them no more: they run on, and whoever resumes them next looks after them, in this process or another.
+    pub fn let_go(&self) {
+        self.shared.left_alone.store(true, Ordering::SeqCst);
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     /// Stops all servers in order. [`Dedicated::resume`] starts them again.
     ///
     /// # Errors
     /// `unavailable` when Docker can't be asked.
     pub async fn stop(&self) -> Result<()> {
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.let_go();
         let all = self.shared.records.ready()?;
         let all = all.into_iter().map(|addon| async move {
             let turns = self.shared.turns(addon);
@@ -243,254 +216,6 @@ impl Dedicated {
 pub(super) enum Found {
     Making,
     Ready(PostgresServer),
-}
-
-impl Shared {
-    fn turns(&self, addon: AddonId) -> Arc<Turns> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.entry(addon).or_default().clone()
-    }
-
-    fn server(self: &Arc<Self>, addon: AddonId) -> PostgresServer {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = || PostgresServer::dedicated(OneServer { shared: self.clone(), addon });
-        servers.entry(addon).or_insert_with(made).clone()
-    }
-
-    fn forget(&self, addon: AddonId) {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(&addon);
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever waits for it keeps it.
-        turns.retain(|key, turns| *key != addon || Arc::strong_count(turns) > 2);
-    }
-
-    fn container(&self, addon: AddonId) -> Container<'_> {
-        Container { docker: &self.config.docker, addon, reach: self.config.reach }
-    }
-
-    /// What the plan is today; where it is offered no more, the first one's size.
-    fn plan(&self, record: &Record) -> DedicatedPlan {
-        let plans = &self.config.plans;
-        let plan = plans.iter().find(|plan| plan.name == record.plan).or_else(|| plans.first());
-        plan.cloned().unwrap_or_else(|| DedicatedPlan::new(record.plan.clone()))
-    }
-
-    /// The major version that is asked for, or the newest.
-    fn version(&self, request: &ProvisionRequest) -> Result<u16> {
-        let images = &self.config.images;
-        let versions = || images.keys().rev().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        let wrong = |what: String| Error::new(ErrorCode::InvalidParams, what);
-        if let Some(other) = request.options.keys().find(|option| *option != "version") {
-            return Err(wrong(format!(
-                "the plan {} has the option `version` only, but {other:?} was given",
-                request.plan
-            )));
-        }
-        let Some(asked) = request.options.get("version") else {
-            let newest = images.keys().next_back().copied();
-            return newest.ok_or_else(|| wrong("no version of PostgreSQL is set up".to_owned()));
-        };
-        let version = asked.parse().ok().filter(|version| images.contains_key(version));
-        version.ok_or_else(|| {
-            wrong(format!("there is no PostgreSQL {asked:?} here; `version` may be {}", versions()))
-        })
-    }
-
-    async fn change(&self, addon: AddonId, change: impl FnOnce(&mut Record)) -> Result<Record> {
-        let turns = self.turns(addon);
-        let _turn = turns.container.lock().await;
-        let mut record = self.records.read(addon)?.ok_or_else(|| database::gone(addon))?;
-        let before = record.clone();
-        change(&mut record);
-        if record != before {
-            self.records.write(addon, &record)?;
-        }
-        Ok(record)
-    }
-
-    async fn certify(&self, addon: AddonId, client: &Client) -> Result<()> {
-        let until = self.records.read(addon)?.and_then(|record| record.certified);
-        let until = setup::certify(client, SystemClock::new().now().date_naive(), until).await?;
-        self.change(addon, |record| record.certified = until).await.map(drop)
-    }
-
-    /// Makes sure that its container runs. What was begun is done also when nobody waits any more: a request that is cut
-    /// off could be carried out after whatever comes next.
-    async fn up(self: &Arc<Self>, addon: AddonId) -> Result<std::net::SocketAddr> {
-        let shared = self.clone();
-        let work = tokio::spawn(async move {
-            let turns = shared.turns(addon);
-            let _turn = turns.container.lock().await;
-            let mut record = shared.records.read(addon)?.ok_or_else(|| database::gone(addon))?;
-            let first =
-                (!record.ready).then(|| scram_sha_256(shared.key.dedicated_password(addon).as_bytes()));
-            let (container, plan) = (shared.container(addon), shared.plan(&record));
-            let up = container.up(&record, &plan, first.as_deref()).await;
-            let docker = &shared.config.docker;
-            let missing = up.as_ref().is_err_and(|e| e.code() == ErrorCode::NotFound);
-            if missing && image::here(docker, &record.image).await?.is_none() {
-                // Somebody removed its image: the name's of today takes its place.
-                record.image = shared.image(&record).await?;
-                shared.records.write(addon, &record)?;
-                return container.up(&record, &plan, first.as_deref()).await;
-            }
-            up
-        });
-        work.await
-            .map_err(|e| Error::new(ErrorCode::Internal, "starting a server panicked").with_source(e))?
-    }
-
-    /// Unless it was stopped on purpose or is no more.
-    async fn bring_back(self: &Arc<Self>, addon: AddonId) -> Result<()> {
-        if self.stopped.load(Ordering::SeqCst)
-            || !self.records.read(addon)?.is_some_and(|record| record.ready)
-        {
-            return Ok(());
-        }
-        match self.up(addon).await {
-            // Destroyed meanwhile.
-            Err(e) if e.code() == ErrorCode::NotFound => Ok(()),
-            other => other.map(drop),
-        }
-    }
-
-    async fn destroy(self: &Arc<Self>, addon: AddonId) -> Result<()> {
-        let shared = self.clone();
-        let work = tokio::spawn(async move {
-            let turns = shared.turns(addon);
-            let _turn = turns.container.lock().await;
-            if let Some(mut record) = shared.records.read(addon)?.filter(|record| record.ready) {
-                // From here on it is nobody's.
-                record.ready = false;
-                shared.records.write(addon, &record)?;
-            }
-            shared.container(addon).destroy().await?;
-            shared.records.remove(addon)
-        });
-        work.await
-            .map_err(|e| Error::new(ErrorCode::Internal, "destroying a server panicked").with_source(e))?
-    }
-
-    /// The id of what the image's name means today.
-    async fn image(&self, record: &Record) -> Result<String> {
-        let (docker, version) = (&self.config.docker, record.version);
-        let reference = self.config.images.get(&version).ok_or_else(|| {
-            error::unavailable(format!(
-                "no image is set up for PostgreSQL {version}, and there are servers of it"
-            ))
-        })?;
-        // What is only here, such as an image that was built here, is taken as it is.
-        let pulled = image::pull(docker, reference).await;
-        match image::here(docker, reference).await? {
-            Some(image) => Ok(image),
-            None => Err(pulled.err().unwrap_or_else(|| image::missing(reference))),
-        }
-    }
-
-    async fn upgrade(self: &Arc<Self>, addon: AddonId) -> Result<bool> {
-        let turns = self.turns(addon);
-        let _turn = turns.life.lock().await;
-        let Some(record) = self.records.read(addon)?.filter(|record| record.ready) else { return Ok(false) };
-        let image = self.image(&record).await?;
-        if self.container(addon).runs_on().await?.is_some_and(|id| id == image) {
-            return Ok(false);
-        }
-        let tried = self.replace(addon, image).await;
-        if tried.is_err() {
-            self.replace(addon, record.image).await?;
-        }
-        tried.map(|()| true)
-    }
-
-    /// Another container on the same data.
-    async fn replace(self: &Arc<Self>, addon: AddonId, image: String) -> Result<()> {
-        {
-            let turns = self.turns(addon);
-            let _turn = turns.container.lock().await;
-            let mut record = self.records.read(addon)?.ok_or_else(|| database::gone(addon))?;
-            record.image = image;
-            self.container(addon).stop().await?;
-            self.container(addon).remove().await?;
-            self.records.write(addon, &record)?;
-        }
-        OneServer { shared: self.clone(), addon }.connect(None).await.map(drop)
-    }
-}
-
-/// One server, while somebody works with it.
-pub(super) struct OneServer {
-    shared: Arc<Shared>,
-    addon: AddonId,
-}
-
-impl OneServer {
-    pub(super) fn key(&self) -> &PasswordKey {
-        &self.shared.key
-    }
-
-    pub(super) fn exists(&self) -> bool {
-        // What can't be read is there: whoever uses it next is told.
-        self.shared.records.read(self.addon).map_or(true, |record| record.is_some())
-    }
-
-    pub(super) async fn stop(&self) -> Result<()> {
-        self.shared.container(self.addon).stop().await
-    }
-
-    /// How many connections an app's role may have open.
-    pub(super) fn connections(&self) -> u32 {
-        let record = self.shared.records.read(self.addon).ok().flatten();
-        record.map_or(database::CONNECTIONS, |record| self.shared.plan(&record).connections)
-    }
-
-    pub(super) fn endpoint(&self) -> Result<Endpoint> {
-        let record = self.shared.records.read(self.addon)?.ok_or_else(|| database::gone(self.addon))?;
-        Ok(match record.port {
-            Some(port) => Endpoint { host: Ipv4Addr::LOCALHOST.to_string(), port },
-            None => Endpoint { host: self.shared.container(self.addon).alias(), port: 5432 },
-        })
-    }
-
-    /// A session of the platform's own role. Starts the server where it doesn't run, and waits until it answers.
-    pub(super) async fn connect(&self, database: Option<&str>) -> Result<Client> {
-        let (shared, addon) = (&self.shared, self.addon);
-        let mut config = Config::new();
-        config.user(ADMIN).password(shared.key.dedicated_password(addon).as_bytes());
-        config.dbname(database.unwrap_or("postgres")).application_name("paas");
-        config.connect_timeout(Duration::from_secs(5));
-        let deadline = Instant::now() + START_LIMIT;
-        loop {
-            let address = shared.up(addon).await?;
-            let mut config = config.clone();
-            config.host(address.ip().to_string()).port(address.port());
-            match config.connect(NoTls).await {
-                Ok((client, connection)) => return server::admin(client, connection).await,
-                Err(e) if e.code() == Some(&SqlState::INVALID_PASSWORD) => {
-                    let what = format!(
-                        "the database server of the add-on {addon} was made with another key than {}: bring that back",
-                        shared.records.key().display()
-                    );
-                    return Err(Error::new(ErrorCode::WrongKey, what).with_retry(Retry::Never));
-                }
-                Err(e)
-                    if Instant::now() < deadline
-                        && e.code().is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW) =>
-                {
-                    sleep(POLL).await;
-                }
-                Err(e) => {
-                    let said = shared.container(addon).last_words().await;
-                    return Err(error::sql(&format!("can't log in to the database server ({said})"), e));
-                }
-            }
-        }
-    }
-}
-
-impl fmt::Debug for OneServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PostgresServer::dedicated({})", self.addon)
-    }
 }
 
 impl fmt::Debug for Dedicated {

@@ -1,20 +1,24 @@
 //! Brings servers back that somebody stopped or removed: Docker tells of it, and now and then all are looked at.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use paas_docker::bollard::query_parameters::EventsOptions;
-use paas_docker::{bollard, label};
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use paas_core::{AddonId, Result};
+use paas_docker::bollard::models::EventMessage;
+use paas_docker::{Happened, label};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
-use super::Shared;
+use super::servers::Shared;
 
-/// How often everything is looked at, whatever Docker tells.
-const TRUTH: Duration = Duration::from_secs(15);
 /// How soon a daemon that went away is asked again.
 const REST: Duration = Duration::from_secs(1);
+/// How many servers are brought back at once: one that doesn't start, which is known after half a minute, keeps few
+/// others waiting.
+const AT_ONCE: usize = 8;
 
 /// Goes on until it is dropped; the servers stay.
 #[derive(Debug)]
@@ -24,7 +28,9 @@ impl Watch {
     pub(super) fn start(shared: Arc<Shared>) -> Self {
         Self(tokio::spawn(async move {
             loop {
-                follow(&shared).await;
+                if let Err(e) = follow(&shared).await {
+                    tracing::warn!(error = %e, "the database servers can't be looked after; trying again");
+                }
                 sleep(REST).await;
             }
         }))
@@ -43,43 +49,71 @@ impl Drop for Watch {
 }
 
 /// Until Docker tells no more.
-async fn follow(shared: &Arc<Shared>) {
+async fn follow(shared: &Arc<Shared>) -> Result<()> {
     let docker = &shared.config.docker;
-    let mut filters = docker.ours(&[(label::KIND, "addon")]);
-    filters.insert("type".into(), vec!["container".into()]);
-    filters.insert("event".into(), ["die", "destroy"].map(String::from).to_vec());
-    let client = docker.patient(Duration::from_secs(365 * 86_400));
-    let mut events =
-        client.events(Some(EventsOptions { filters: Some(filters), ..EventsOptions::default() }));
-    let mut truth = interval(TRUTH);
-    truth.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut happening = docker.follow(&[(label::KIND, "addon")], &["die", "destroy"], None);
+    let mut rescue = Rescue::new(shared.clone());
     loop {
         tokio::select! {
-            event = events.next() => match event {
-                Some(Ok(event)) => {
-                    let ended = |event: bollard::models::EventMessage| {
-                        event.actor?.attributes?.get(label::ADDON)?.parse().ok()
-                    };
-                    if let Some(addon) = ended(event) {
-                        bring_back(shared, addon).await;
-                    }
-                }
-                Some(Err(_)) | None => return,
+            happened = happening.next() => match happened {
+                Some(Ok(Happened::Event(event))) => rescue.begin(addon(*event)),
+                Some(Ok(_)) => rescue.begin(shared.records.ready()?),
+                Some(Err(e)) => return Err(e),
+                None => return Ok(()),
             },
-            _ = truth.tick() => {
-                match shared.records.ready() {
-                    Ok(all) => for addon in all {
-                        bring_back(shared, addon).await;
-                    },
-                    Err(e) => tracing::error!(error = %e, "the database servers can't be looked after"),
-                }
-            }
+            Some(done) = rescue.tasks.join_next() => rescue.end(done.ok()),
         }
     }
 }
 
-async fn bring_back(shared: &Arc<Shared>, addon: paas_core::AddonId) {
-    if let Err(e) = shared.bring_back(addon).await {
-        tracing::error!(error = %e, addon.id = %addon, "a database server can't be started; trying again");
+/// Of which add-on's server an event tells.
+fn addon(event: EventMessage) -> Option<AddonId> {
+    event.actor?.attributes?.get(label::ADDON)?.parse().ok()
+}
+
+/// The servers that are being brought back, each by itself.
+struct Rescue {
+    shared: Arc<Shared>,
+    room: Arc<Semaphore>,
+    tasks: JoinSet<AddonId>,
+    under_way: HashSet<AddonId>,
+    /// Something happened to them since that was begun.
+    again: HashSet<AddonId>,
+}
+
+impl Rescue {
+    fn new(shared: Arc<Shared>) -> Self {
+        let (tasks, under_way, again) = Default::default();
+        Self { shared, room: Arc::new(Semaphore::new(AT_ONCE)), tasks, under_way, again }
+    }
+
+    fn begin(&mut self, addons: impl IntoIterator<Item = AddonId>) {
+        for addon in addons {
+            if !self.under_way.insert(addon) {
+                self.again.insert(addon);
+                continue;
+            }
+            let (shared, room) = (self.shared.clone(), self.room.clone());
+            self.tasks.spawn(async move {
+                // It is never closed.
+                let _room = room.acquire().await;
+                if let Err(e) = shared.bring_back(addon).await {
+                    tracing::error!(error = %e, addon.id = %addon, "a database server can't be started; trying again");
+                }
+                addon
+            });
+        }
+    }
+
+    /// `None`: it panicked, and which it was is learnt with the next look at all.
+    fn end(&mut self, done: Option<AddonId>) {
+        let Some(addon) = done else {
+            self.under_way.clear();
+            return;
+        };
+        self.under_way.remove(&addon);
+        if self.again.remove(&addon) {
+            self.begin([addon]);
+        }
     }
 }
